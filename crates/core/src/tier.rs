@@ -1,0 +1,210 @@
+//! What the coordinator asks of a tier.
+//!
+//! The border is crossed once a request or once a chunk, never once a byte. Every answer is a [`Reply`]: there at
+//! once (memory) or later (disk, peers), so that the quick tier pays nothing for the slow ones.
+
+use std::any::Any;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::key::{Key, KeyHash};
+use crate::payload::{Buffer, Payload};
+use crate::value::{Metadata, Version};
+
+/// An answer that is there, or a future of it.
+pub enum Reply<'a, T> {
+    /// Here it is.
+    Ready(T),
+    /// It has to be waited for.
+    Later(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
+}
+
+impl<T> Reply<'_, T> {
+    /// Waits, where there is something to wait for.
+    pub async fn get(self) -> T {
+        match self {
+            Self::Ready(answer) => answer,
+            Self::Later(future) => future.await,
+        }
+    }
+}
+
+/// The tiers, fastest first. A value's hit is named after the slowest that took part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TierName {
+    /// Memory of this node.
+    Memory,
+    /// Disks of this node.
+    Disk,
+    /// Other nodes.
+    Cluster,
+}
+
+impl TierName {
+    /// As it stands in headers, metrics and documents.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Cluster => "cluster",
+        }
+    }
+}
+
+/// What a look-up found.
+#[derive(Clone, Debug)]
+pub enum Lookup<T> {
+    /// It is here.
+    Hit(T),
+    /// It is not here.
+    Miss,
+    /// The tier cannot say now; ask again later.
+    Busy,
+}
+
+/// Why a tier did not take something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is larger than the tier could ever hold.
+    TooLarge,
+    /// There was no room within the time that a request may wait.
+    Full,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "larger than the tier can hold",
+            Self::Full => "no room at the moment",
+        })
+    }
+}
+
+/// Keeps something alive, or something reserved, until it is dropped. What it is only the tier knows.
+pub type Hold = Box<dyn Any + Send + Sync>;
+
+/// A value's root: its metadata, and its bytes when it has no more than one chunk.
+pub struct Root {
+    /// What is known of the value.
+    pub meta: Metadata,
+    /// The whole value, when that is at most one chunk.
+    pub data: Option<Payload>,
+    /// Keeps the chunks of a larger value from being dropped because the value is replaced or deleted. They may
+    /// still be evicted.
+    pub hold: Option<Hold>,
+}
+
+/// One chunk of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkRef {
+    /// Its chaining value.
+    pub digest: Digest,
+    /// Its number in the value.
+    pub number: u64,
+    /// Its length in bytes.
+    pub len: u32,
+}
+
+/// One write of one key: the address of its pages, and what its chunks are kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner {
+    /// The key's hash.
+    pub key: KeyHash,
+    /// Which write of the key.
+    pub version: Version,
+}
+
+/// One page of a value's manifest: up to 2048 chunk digests, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PageRef {
+    /// The value.
+    pub owner: Owner,
+    /// The page's number in the manifest.
+    pub number: u64,
+}
+
+/// A chunk that has arrived and is kept for a value that is not committed yet.
+pub struct Staged {
+    /// Which chunk.
+    pub chunk: ChunkRef,
+    /// Where the tier has it. Dropping it gives the chunk up.
+    pub hold: Hold,
+}
+
+/// The bytes of a value to be committed.
+pub enum NewBody<'a> {
+    /// At most one chunk, lying somewhere else: the tier copies it.
+    Borrowed(&'a [u8]),
+    /// At most one chunk, in a buffer of the tier's: it takes it over.
+    Filled(Box<dyn Buffer>),
+    /// More than one chunk: all of them, in order, and the pages that list them.
+    Chunks {
+        /// The chunks.
+        staged: Vec<Staged>,
+        /// The pages.
+        pages: Vec<Bytes>,
+    },
+}
+
+/// How full a tier is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Values.
+    pub entries: u64,
+    /// Bytes in use, bookkeeping included.
+    pub size_bytes: u64,
+    /// Bytes that may be in use.
+    pub capacity_bytes: u64,
+    /// Bytes of `size_bytes` that are bookkeeping.
+    pub index_bytes: u64,
+    /// Entries that had to go to make room, since the start.
+    pub evicted_for_room: u64,
+    /// Entries that went because their time was over, since the start.
+    pub evicted_expired: u64,
+}
+
+/// A level of the cache. Answers may be out of date the moment they are given: whoever needs more asks again.
+pub trait Tier: Send + Sync + 'static {
+    /// Which one it is.
+    fn name(&self) -> TierName;
+
+    /// Looks a key up, and counts that as a use. Values that have expired are misses.
+    fn root(&self, key: &Key) -> Reply<'_, Lookup<Root>>;
+
+    /// Reads a page of a manifest.
+    fn page(&self, page: &PageRef) -> Reply<'_, Lookup<Payload>>;
+
+    /// Reads the bytes `from..to` of a chunk, and counts that as a use of the chunk.
+    fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Payload>>;
+
+    /// Whether it has a chunk, without counting it as a use.
+    fn has_chunk(&self, chunk: &ChunkRef) -> Reply<'_, bool>;
+
+    /// Promises that `bytes` more of unfinished uploads will find room. Waits for its turn, bounded by the time
+    /// that a request may wait.
+    fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>>;
+
+    /// Room for `len` bytes, 1 to 4 MiB, under a promise of [`Tier::admit`].
+    fn buffer(&self, len: usize) -> Reply<'_, Result<Box<dyn Buffer>, Refusal>>;
+
+    /// Takes a chunk that has arrived whole.
+    fn stage(&self, chunk: ChunkRef, data: Box<dyn Buffer>) -> Reply<'_, Result<Staged, Refusal>>;
+
+    /// Makes a value the value of its key, at once and whole. The caller orders the writes of a key.
+    fn commit<'a>(
+        &'a self,
+        key: &'a Key,
+        meta: &'a Metadata,
+        body: NewBody<'a>,
+    ) -> Reply<'a, Result<(), Refusal>>;
+
+    /// Removes a key's value; false when there was none. The caller orders the writes of a key.
+    fn remove(&self, key: &Key) -> Reply<'_, bool>;
+
+    /// How full it is.
+    fn usage(&self) -> Usage;
+}
