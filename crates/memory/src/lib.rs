@@ -1,1 +1,2 @@
 //! elcache-memory
+pub mod policy;
