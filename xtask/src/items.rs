@@ -45,7 +45,7 @@ fn function(source: &RustSource, offset: usize) -> Option<Function> {
 pub(crate) fn test_code(source: &RustSource) -> Vec<Range<usize>> {
     let code = &source.code;
     if code.match_indices("#![").any(|(offset, _)| is_test_attribute(attribute(code, offset + 2))) {
-        return vec![0..code.len() + 1];
+        return std::iter::once(0..code.len() + 1).collect();
     }
     code.match_indices("#[")
         .filter(|(offset, _)| is_test_attribute(attribute(code, offset + 1)))

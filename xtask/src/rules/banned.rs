@@ -54,7 +54,7 @@ const BANS: [Ban; 13] = [
     Ban { pattern: "todo!", ..UNFINISHED },
     Ban { pattern: "unimplemented!", ..UNFINISHED },
     Ban { pattern: "dbg!", why: "a trace of debugging", fix: "delete it", ..EVERYWHERE },
-    Ban { pattern: "#[ignore", why: "a test that nobody runs proves nothing", fix: "name its file `soak*.rs` if it is long, so that `make soak` runs it", ..EVERYWHERE },
+    Ban { pattern: "#[ignore", why: "a test that nobody runs proves nothing", fix: "name it `soak_*` if it is long, so that `make soak` runs it", ..EVERYWHERE },
     Ban { pattern: ".unwrap()", ..PANIC },
     Ban { pattern: ".expect(", ..PANIC },
     Ban { pattern: "print!", ..PRINT },
@@ -90,8 +90,7 @@ impl Ban {
                 path.rsplit('/').next() == Some(*place)
             }
         };
-        self.within.iter().any(|folder| path.starts_with(folder))
-            && !self.free.iter().any(|place| is_free(&place))
+        self.within.iter().any(|folder| path.starts_with(folder)) && !self.free.iter().any(is_free)
     }
 }
 
