@@ -6,7 +6,9 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
-export ELCACHE_TRACES ?= $(abspath ../shared/traces)
+# Where the traces are; what wants them skips, and says so, if the folder is not there.
+ELCACHE_TRACES ?= $(abspath ../shared/traces)
+unit soak traces: export ELCACHE_TRACES := $(ELCACHE_TRACES)
 
 # A lock file that is not up to date is an error where nobody can commit it.
 LOCKED := $(if $(filter true,$(CI)),--locked)
@@ -89,7 +91,7 @@ c-test: ## test the C code
 
 .PHONY: unit
 unit: ## unit, property and end-to-end tests; ARGS="-p elcache-core" adds flags
-	$(call say,unit$(comma) property and end-to-end tests)
+	$(call say,unit and property tests and end to end)
 	@cargo build $(LOCKED) --workspace --bins
 	@cargo nextest run $(LOCKED) --workspace $(ARGS)
 
@@ -130,5 +132,3 @@ help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
-
-comma := ,
