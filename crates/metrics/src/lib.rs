@@ -1,7 +1,7 @@
 //! Metrics of one node: their names, the counters behind them, and the page that exposes them.
 //!
 //! Whoever does the work counts it in [`Metrics`]; whoever answers a scrape calls [`Metrics::render`] with a
-//! [`Snapshot`] of what only the tiers know.
+//! [`Snapshot`] of what only the tiers know. `docs/metrics.md` lists every metric.
 //!
 //! # Layout
 //! - `counter`: counters striped over threads, and gauges.
@@ -132,3 +132,6 @@ impl Metrics {
         encode::page(format, &families::Source { metrics: self, snapshot, process })
     }
 }
+
+#[cfg(test)]
+mod tests;
