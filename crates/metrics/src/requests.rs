@@ -18,7 +18,7 @@ const COLUMNS: usize = OTHER_CODE + 1;
 #[derive(Debug)]
 struct Table([AtomicU64; METHODS.len() * COLUMNS]);
 
-/// The requests that were answered. A table for each stripe, 40 KiB each.
+/// The requests that were answered. A table of 39 KiB for each stripe.
 #[derive(Debug)]
 pub(crate) struct Requests {
     stripes: Box<[Line<Table>]>,
