@@ -33,6 +33,10 @@
 
 mod ghosts;
 mod lists;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
 
 use ghosts::Ghosts;
 use lists::{End, Lists, Side};
@@ -40,7 +44,7 @@ use lists::{End, Lists, Side};
 /// The heaviest resident, in the caller's units. Anything heavier has to bypass the cache: see [`Policy::fits`].
 pub const MAX_WEIGHT: u32 = lists::MAX_WEIGHT;
 /// Ghosts for each resident, at most.
-pub const GHOSTS_PER_RESIDENT: usize = 4;
+pub const GHOSTS_PER_RESIDENT: usize = 2;
 /// Ghosts that are kept however few the residents are.
 pub const GHOSTS_ALWAYS: usize = lists::SEGMENT;
 

@@ -108,6 +108,25 @@ impl Ghosts {
     }
 }
 
+#[cfg(test)]
+impl Ghosts {
+    /// Every ghost can be found, and every place is a ghost's, or free, or was never used.
+    pub(super) fn audit(&self) {
+        self.lists.audit();
+        assert_eq!(self.index.len(), self.len());
+        for (id, _) in self.oldest_first(Side::Recent).chain(self.oldest_first(Side::Frequent)) {
+            assert!(self.index.find(hash(id), |&at| whole(self.lists.payload(at)) == id).is_some());
+        }
+        let (mut free, mut top) = (0, self.free);
+        while top != NIL {
+            assert_eq!(self.lists.find(top), None);
+            free += 1;
+            [top, _] = self.lists.payload(top);
+        }
+        assert_eq!(free + self.len(), self.fresh as usize);
+    }
+}
+
 /// Identities are hashes already, but those of one shard may share the bits that chose the shard. One multiplication
 /// and a swap of halves put bits that depend on the whole lower half where the table looks first.
 fn hash(id: u64) -> u64 {

@@ -226,6 +226,26 @@ impl<P: Copy + Default> Lists<P> {
     }
 }
 
+#[cfg(test)]
+impl<P: Copy + Default> Lists<P> {
+    /// Walks everything: links agree in both directions, sums with their lists, and no node is outside of them.
+    pub(super) fn audit(&self) {
+        for side in [Side::Recent, Side::Frequent] {
+            let (mut warm, mut len, mut weight) = (NIL, 0, 0);
+            let mut at = self.list(side).mru;
+            while at != NIL {
+                assert_eq!((self.node(at).prev, self.node(at).side()), (warm, Some(side)));
+                len += 1;
+                weight += u64::from(self.node(at).weight());
+                (warm, at) = (at, self.node(at).next);
+            }
+            assert_eq!((warm, len, weight), (self.list(side).lru, self.len(side), self.weight(side)));
+        }
+        let linked = self.segments.iter().flat_map(|segment| segment.iter()).filter_map(Node::side).count();
+        assert_eq!(linked, self.len(Side::Recent) + self.len(Side::Frequent));
+    }
+}
+
 fn split(at: u32) -> (usize, usize) {
     (at as usize / SEGMENT, at as usize % SEGMENT)
 }

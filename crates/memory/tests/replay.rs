@@ -1,0 +1,54 @@
+//! The ARC core against the hit counts that the reference implementation reaches on the paper's OLTP trace.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+#[path = "../examples/traces/arc_core.rs"]
+mod arc_core;
+#[path = "../examples/traces/replay.rs"]
+mod replay;
+#[path = "../examples/traces/trace.rs"]
+mod trace;
+
+use arc_core::ArcCore;
+
+/// Fewer hits apart than this, and it is the same algorithm.
+const TOLERANCE: u64 = 20;
+
+/// The folder of the traces; without one, says that a test is skipped, past the harness that keeps `eprintln!` of
+/// passing tests to itself.
+fn folder_for(what: &str) -> Option<PathBuf> {
+    let folder = trace::folder();
+    if folder.is_none() {
+        writeln!(io::stderr(), "{}", trace::absent(what)).expect("a standard error");
+    }
+    folder
+}
+
+#[test]
+fn oltp_gives_the_hits_of_the_reference_at_every_capacity() {
+    let Some(folder) = folder_for("replay of oltp") else { return };
+    let requests = trace::load(&folder, "oltp").expect("a readable trace");
+    let known = [(1000, 355_999), (2000, 421_227), (5000, 505_072), (10_000, 565_609), (15_000, 597_855)];
+    for (capacity, hits) in known {
+        let outcome = replay::replay(&mut ArcCore::new(capacity), &requests);
+        assert!(
+            outcome.hits.abs_diff(hits) <= TOLERANCE,
+            "{capacity} pages: {} hits, not {hits}",
+            outcome.hits
+        );
+    }
+}
+
+#[test]
+fn sized_block_traces_reach_the_byte_weighted_reference() {
+    let Some(folder) = folder_for("replay of sized traces") else { return };
+    let known =
+        [("cloudphysics_io", 202_976_972, 22.37, 8.56), ("tencent_block_ns3300", 343_224_934, 49.65, 41.64)];
+    for (name, capacity, requests, bytes) in known {
+        let trace = trace::load(&folder, name).expect("a readable trace");
+        let outcome = replay::replay(&mut ArcCore::new(capacity), &trace);
+        assert!(outcome.hit_ratio() >= requests - 0.3, "{name}: {outcome:?}");
+        assert!(outcome.byte_hit_ratio() >= bytes - 0.3, "{name}: {outcome:?}");
+    }
+}
