@@ -4,7 +4,8 @@
 //!
 //! Layout:
 //! - [`args`]: the command line, and its help;
-//! - [`config`]: every configuration key, read from file, environment and flags, checked, printed, compared.
+//! - [`config`]: every configuration key, read from file, environment and flags, checked, printed, compared;
+//! - [`logging`]: where events go, in which form, and how the level changes while the process runs.
 //!
 //! What it must not do: bind a port or touch a directory before the whole configuration has been found valid.
 
@@ -12,6 +13,7 @@
 
 pub mod args;
 pub mod config;
+pub mod logging;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -25,7 +27,8 @@ use config::{Config, Loaded};
 pub fn run(args: &Args) -> ExitCode {
     match Config::load(args, std::env::vars_os(), &config::read_file) {
         Err(errors) => fail(&errors),
-        Ok(loaded) => check(&loaded),
+        Ok(loaded) if args.check_config => check(&loaded),
+        Ok(loaded) => serve(&loaded),
     }
 }
 
@@ -38,6 +41,16 @@ fn check(loaded: &Loaded) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format_args!("the configuration cannot be written to stdout: {error}")),
     }
+}
+
+fn serve(loaded: &Loaded) -> ExitCode {
+    if let Err(error) = logging::start(&loaded.config.log) {
+        return fail(&error);
+    }
+    for notice in &loaded.notices {
+        tracing::warn!("{notice}");
+    }
+    ExitCode::SUCCESS
 }
 
 fn fail(reason: &dyn Display) -> ExitCode {
