@@ -189,14 +189,18 @@ impl<'a> Reader<'a> {
             size: self.optional(SIZE, Self::u64),
             expires_ms: self.optional(EXPIRES, Self::u64),
             flags: self.optional(FLAGS, |r| u32::from_le_bytes(r.array())).unwrap_or(0),
-            operation: self.optional(OPERATION, |r| {
-                let [len] = r.array();
-                r.bytes(usize::from(len))
-            }).unwrap_or_default(),
-            headers: self.optional(HEADERS, |r| {
-                let len = u16::from_le_bytes(r.array());
-                r.bytes(usize::from(len))
-            }).unwrap_or_default(),
+            operation: self
+                .optional(OPERATION, |r| {
+                    let [len] = r.array();
+                    r.bytes(usize::from(len))
+                })
+                .unwrap_or_default(),
+            headers: self
+                .optional(HEADERS, |r| {
+                    let len = u16::from_le_bytes(r.array());
+                    r.bytes(usize::from(len))
+                })
+                .unwrap_or_default(),
         }
     }
 
@@ -295,8 +299,15 @@ mod tests {
     #[test]
     fn a_plain_value_has_fifty_bytes_of_metadata() {
         let meta = Metadata {
-            size: 0, digest: Digest([0; 32]), version: Version { view: 0, sequence: 1 }, modified_ms: 1, expires_ms: None,
-            flags: 0, operation: None, created: true, headers: KeptHeaders::default(),
+            size: 0,
+            digest: Digest([0; 32]),
+            version: Version { view: 0, sequence: 1 },
+            modified_ms: 1,
+            expires_ms: None,
+            flags: 0,
+            operation: None,
+            created: true,
+            headers: KeptHeaders::default(),
         };
         assert_eq!(encode_value(Kind::Value, b"key", &meta).len(), 50 + 3);
     }

@@ -55,7 +55,8 @@ pub(crate) struct Gone {
 
 impl Shard {
     pub(crate) fn new(pool: &Arc<Pool>, most: u32, capacity: u64, seed: u64) -> Self {
-        let state = State { policy: Policy::new(capacity), writer: Writer::default(), owners: HashMap::new() };
+        let state =
+            State { policy: Policy::new(capacity), writer: Writer::default(), owners: HashMap::new() };
         Self {
             table: Table::new(most),
             records: Records::new(pool, most),
@@ -72,7 +73,9 @@ impl Shard {
     /// The record of this name. Takes no lock.
     pub(crate) fn find(&self, name: Name<'_>) -> Option<Record<'_>> {
         self.table.find(name.hash, |number| {
-            self.records.get(number).filter(|record| layout::is_named(record.content(), name.kind, name.bytes))
+            self.records
+                .get(number)
+                .filter(|record| layout::is_named(record.content(), name.kind, name.bytes))
         })
     }
 
@@ -310,7 +313,8 @@ impl std::ops::DerefMut for Locked<'_> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let policy = &self.state.policy;
-        let index = self.shard.table.bytes() + self.shard.records.overhead_bytes() + policy.resident_bytes() as u64;
+        let index =
+            self.shard.table.bytes() + self.shard.records.overhead_bytes() + policy.resident_bytes() as u64;
         self.shard.weight.store(policy.resident_weight(), Ordering::Relaxed);
         self.shard.index_bytes.store(index, Ordering::Relaxed);
         self.shard.ghost_bytes.store(policy.ghost_bytes() as u64, Ordering::Relaxed);

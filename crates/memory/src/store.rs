@@ -234,7 +234,8 @@ impl Store {
     /// it came to an end.
     pub(crate) fn evict_to(&self, share: f64, most: usize) -> bool {
         for _ in 0..most {
-            if self.used_bytes() as f64 <= self.capacity_bytes() as f64 * share || self.evict(None).is_none() {
+            if self.used_bytes() as f64 <= self.capacity_bytes() as f64 * share || self.evict(None).is_none()
+            {
                 return true;
             }
         }
@@ -308,7 +309,11 @@ impl Store {
     }
 
     /// Tries until it succeeds, evicting one entry after each failure.
-    fn retry<T>(&self, miss: Option<(&Shard, Admission)>, mut attempt: impl FnMut() -> Option<T>) -> Result<T, NoRoom> {
+    fn retry<T>(
+        &self,
+        miss: Option<(&Shard, Admission)>,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, NoRoom> {
         for _ in 0..MAX_EVICTIONS {
             if let Some(done) = attempt() {
                 return Ok(done);
@@ -322,7 +327,8 @@ impl Store {
     /// list of its shard loses a tie.
     fn evict(&self, miss: Option<(&Shard, Admission)>) -> Option<()> {
         let heaviest = self.shards.iter().max_by_key(|shard| shard.weight())?;
-        let admission = miss.filter(|(shard, _)| std::ptr::eq(*shard, heaviest)).map(|(_, admission)| admission);
+        let admission =
+            miss.filter(|(shard, _)| std::ptr::eq(*shard, heaviest)).map(|(_, admission)| admission);
         self.evict_from(heaviest, admission.unwrap_or_default())
     }
 

@@ -48,7 +48,8 @@ impl Default for MemoryConfig {
 impl MemoryConfig {
     /// What is wrong with it, if anything.
     pub fn validate(&self) -> Result<(), String> {
-        if 0.0 < self.low_watermark && self.low_watermark < self.high_watermark && self.high_watermark <= 1.0 {
+        if 0.0 < self.low_watermark && self.low_watermark < self.high_watermark && self.high_watermark <= 1.0
+        {
             return Ok(());
         }
         Err(format!(
@@ -71,8 +72,14 @@ pub struct MemoryTier {
 
 impl MemoryTier {
     /// An empty tier that takes of the budget what the others leave. Its housekeeper runs until it is dropped.
-    pub fn new(config: MemoryConfig, budget: &Arc<Budget>, clock: Arc<dyn Clock>, seed: u64) -> io::Result<Arc<Self>> {
-        let store = Store::new(&StoreConfig { shards: None, capacity_bytes: None, seed }, Arc::clone(budget))?;
+    pub fn new(
+        config: MemoryConfig,
+        budget: &Arc<Budget>,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> io::Result<Arc<Self>> {
+        let store =
+            Store::new(&StoreConfig { shards: None, capacity_bytes: None, seed }, Arc::clone(budget))?;
         let tier = Arc::new(Self {
             promises: Promises::new(store.capacity_bytes()),
             store,
@@ -122,7 +129,8 @@ impl MemoryTier {
         let MemoryConfig { high_watermark, low_watermark } = *self.config.read();
         let share = if evicting { low_watermark } else { high_watermark };
         let used = self.store.used_bytes() as f64;
-        let evicting = used > self.store.capacity_bytes() as f64 * share && !self.store.evict_to(low_watermark, EVICTIONS);
+        let evicting = used > self.store.capacity_bytes() as f64 * share
+            && !self.store.evict_to(low_watermark, EVICTIONS);
         if evicting {
             return (cursor, true);
         }
@@ -177,7 +185,13 @@ impl MemoryTier {
     }
 
     /// Chunks first, then pages, the root last: from then on readers see the whole.
-    fn commit_chunks(&self, key: &Key, meta: &Metadata, staged: Vec<Staged>, pages: &[Bytes]) -> Result<(), NoRoom> {
+    fn commit_chunks(
+        &self,
+        key: &Key,
+        meta: &Metadata,
+        staged: Vec<Staged>,
+        pages: &[Bytes],
+    ) -> Result<(), NoRoom> {
         let owner = Owner { key: key.hash(), version: meta.version };
         self.store.open_value(owner, key);
         let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
@@ -342,15 +356,22 @@ impl Tier for MemoryTier {
         let here = self.store.get_owned(Kind::Chunk, &layout::chunk_name(&chunk));
         let staged = match here {
             Some(record) => Ok(StagedChunk::Here(record)),
-            None => data.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full).and_then(|mut buffer| {
-                let trimmed = buffer.pages_mut().trim();
-                trimmed.then_some(StagedChunk::Fresh(*buffer)).ok_or(Refusal::Full)
-            }),
+            None => data.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full).and_then(
+                |mut buffer| {
+                    let trimmed = buffer.pages_mut().trim();
+                    trimmed.then_some(StagedChunk::Fresh(*buffer)).ok_or(Refusal::Full)
+                },
+            ),
         };
         Reply::Ready(staged.map(|hold| Staged { chunk, hold: Box::new(hold) }))
     }
 
-    fn commit<'a>(&'a self, key: &'a Key, meta: &'a Metadata, body: NewBody<'a>) -> Reply<'a, Result<(), Refusal>> {
+    fn commit<'a>(
+        &'a self,
+        key: &'a Key,
+        meta: &'a Metadata,
+        body: NewBody<'a>,
+    ) -> Reply<'a, Result<(), Refusal>> {
         Reply::Ready(self.commit_now(key, meta, body))
     }
 
