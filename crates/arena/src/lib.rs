@@ -1,1 +1,31 @@
-//! elcache-arena
+//! Payload memory: everything that the cache holds lies in memfd regions of our own, so that it is counted exactly
+//! and can be shared with local clients.
+//!
+//! # Layout
+//! - [`class`]: the sizes that a block of 64 KiB is cut into.
+//! - [`region`]: 64 MiB of a memfd, mapped. The only place that maps memory.
+//! - [`pool`]: which blocks and slots are in use; the limit.
+//! - [`buffer`]: room that an upload fills.
+//! - [`record`]: finished bytes, immutable, found by number and kept by counting.
+//!
+//! # Invariants
+//! - Memory that is in use by more than one party is never written.
+//! - A place ([`pool::Loc`]) is freed once, by its one owner; whoever holds a counted reference to a record may
+//!   read its places.
+//! - No more blocks are in use than the limit allows, at any moment. What is freed is reused before new memory is
+//!   touched; a region that is wholly free is given back.
+//!
+//! What this crate must not know: keys, values, policies.
+
+pub mod buffer;
+mod class;
+mod pool;
+mod record;
+mod region;
+
+pub use buffer::PageBuffer;
+pub use pool::{BLOCK_SIZE, Pool};
+pub use record::{NewRecord, OwnedRef, Record, Records};
+
+/// Bytes in a page: the granule of payload pieces.
+pub const PAGE_SIZE: usize = 4096;

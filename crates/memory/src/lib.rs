@@ -1,2 +1,3 @@
 //! elcache-memory
 pub mod policy;
+mod table;

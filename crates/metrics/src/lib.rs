@@ -1,1 +1,137 @@
-//! elcache-metrics
+//! Metrics of one node: their names, the counters behind them, and the page that exposes them.
+//!
+//! Whoever does the work counts it in [`Metrics`]; whoever answers a scrape calls [`Metrics::render`] with a
+//! [`Snapshot`] of what only the tiers know. `docs/metrics.md` lists every metric.
+//!
+//! # Layout
+//! - `counter`: counters striped over threads, and gauges.
+//! - `histogram`: latencies in fixed buckets.
+//! - `requests`: the table of HTTP requests by method and status code.
+//! - `process`: what the kernel says of this process.
+//! - `families`: the table of every metric: name, type, labels, unit, help, and where its samples come from.
+//! - `encode`: that table as text.
+//! - `format`: the two formats, and the choice between them by `Accept`.
+//!
+//! # Invariants
+//! Counting takes no lock and allocates nothing, so it may be done anywhere. Labels are bounded: every label's
+//! value comes from a list in this crate. A tier is exposed when the snapshot has it, and not before.
+//!
+//! It must not know what a request, a tier or a connection does, only that it did.
+#![forbid(unsafe_code)]
+
+pub mod counter;
+mod encode;
+mod families;
+pub mod format;
+pub mod histogram;
+mod process;
+mod requests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use elcache_core::tier::{TierName, Usage};
+
+use crate::counter::{Counter, Gauge};
+pub use crate::format::Format;
+use crate::histogram::Histogram;
+use crate::process::Process;
+use crate::requests::Requests;
+
+/// Everything that a node counts. One for a node, shared by whoever counts.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    memory: TierMetrics,
+    disk: TierMetrics,
+    cluster: TierMetrics,
+    requests: Requests,
+    http_connections: Gauge,
+}
+
+/// What is counted of one tier.
+#[derive(Debug, Default)]
+pub struct TierMetrics {
+    /// Look-ups that found all of what was asked for.
+    pub hits: Counter,
+    /// Look-ups that found nothing.
+    pub misses: Counter,
+    /// Look-ups that found some of what was asked for.
+    pub partial_hits: Counter,
+    /// Bytes of values that it gave.
+    pub bytes_read: Counter,
+    /// Bytes of values that it took.
+    pub bytes_written: Counter,
+    /// How long gets took.
+    pub get_latency: Histogram,
+    /// How long puts took.
+    pub put_latency: Histogram,
+}
+
+/// How clients are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// The HTTP port.
+    Http,
+}
+
+impl Transport {
+    /// Every transport there is.
+    pub const ALL: [Self; 1] = [Self::Http];
+
+    /// The word for it in labels.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+        }
+    }
+}
+
+/// What is known only at the moment of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The tiers that exist, each once, and how full they are.
+    pub tiers: Vec<(TierName, Usage)>,
+    /// Since the node started.
+    pub uptime: Duration,
+}
+
+impl Metrics {
+    /// All of them zero.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// The counters of a tier. They count whether or not the tier is exposed.
+    pub fn tier(&self, name: TierName) -> &TierMetrics {
+        match name {
+            TierName::Memory => &self.memory,
+            TierName::Disk => &self.disk,
+            TierName::Cluster => &self.cluster,
+        }
+    }
+
+    /// Counts an answered HTTP request. A method or code out of the ordinary counts as `other`.
+    pub fn http_request(&self, method: &'static str, code: u16) {
+        self.requests.count(method, code);
+    }
+
+    /// The connections that are open.
+    pub fn connections(&self, transport: Transport) -> &Gauge {
+        match transport {
+            Transport::Http => &self.http_connections,
+        }
+    }
+
+    /// The page that answers a scrape. Reads `/proc`: some tens of microseconds, longer where the kernel is older
+    /// than 6.2 and thousands of files are open.
+    pub fn render(&self, format: Format, snapshot: &Snapshot) -> String {
+        self.render_with(format, snapshot, &Process::read())
+    }
+
+    fn render_with(&self, format: Format, snapshot: &Snapshot, process: &Process) -> String {
+        encode::page(format, &families::Source { metrics: self, snapshot, process })
+    }
+}
+
+#[cfg(test)]
+mod tests;

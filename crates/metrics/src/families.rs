@@ -1,0 +1,288 @@
+//! Every metric there is: the one place to add another, together with its row in `docs/metrics.md`.
+
+use elcache_core::tier::{TierName, Usage};
+
+use crate::encode::{Samples, Value};
+use crate::histogram::Histogram;
+use crate::process::{Process, Stat};
+use crate::{Metrics, Snapshot, TierMetrics, Transport};
+
+/// What samples are collected from.
+pub(crate) struct Source<'a> {
+    pub(crate) metrics: &'a Metrics,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) process: &'a Process,
+}
+
+/// A metric with all its labels.
+pub(crate) struct Family {
+    /// As samples are called, with `_total` and `_info`, without `_bucket`, `_sum` and `_count`.
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) labels: &'static [&'static str],
+    /// `bytes`, `seconds`, or nothing for plain numbers.
+    pub(crate) unit: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) collect: fn(&Source<'_>, &mut Samples<'_>),
+}
+
+/// A family's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+}
+
+impl Family {
+    /// The family's name in OpenMetrics, which belongs to the samples' names without their suffix.
+    pub(crate) fn base_name(&self) -> &'static str {
+        let suffix = match self.kind {
+            Kind::Counter => "_total",
+            Kind::Info => "_info",
+            Kind::Gauge | Kind::Histogram => "",
+        };
+        self.name.strip_suffix(suffix).unwrap_or(self.name)
+    }
+
+    /// The unit, if the name ends in it: OpenMetrics knows units only there.
+    pub(crate) fn unit_in_name(&self) -> Option<&'static str> {
+        let rest = self.base_name().strip_suffix(self.unit)?;
+        (!self.unit.is_empty() && rest.ends_with('_')).then_some(self.unit)
+    }
+}
+
+/// All of them, in the order of the page.
+pub(crate) static FAMILIES: &[Family] = &[
+    Family {
+        name: "elcache_build_info",
+        kind: Kind::Info,
+        labels: &["version"],
+        unit: "",
+        help: "The version that runs. Always 1.",
+        collect: |_, to| to.put(&[env!("CARGO_PKG_VERSION")], 1_u64),
+    },
+    Family {
+        name: "elcache_uptime_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "seconds",
+        help: "Time since the node started.",
+        collect: |from, to| to.put(&[], from.snapshot.uptime.as_secs_f64()),
+    },
+    Family {
+        name: "elcache_cache_hits_total",
+        kind: Kind::Counter,
+        labels: &["tier"],
+        unit: "",
+        help: "Look-ups that found all of what was asked for.",
+        collect: |from, to| count(from, to, |tier| tier.hits.get()),
+    },
+    Family {
+        name: "elcache_cache_misses_total",
+        kind: Kind::Counter,
+        labels: &["tier"],
+        unit: "",
+        help: "Look-ups that found nothing.",
+        collect: |from, to| count(from, to, |tier| tier.misses.get()),
+    },
+    Family {
+        name: "elcache_cache_partial_hits_total",
+        kind: Kind::Counter,
+        labels: &["tier"],
+        unit: "",
+        help: "Look-ups that found some of what was asked for.",
+        collect: |from, to| count(from, to, |tier| tier.partial_hits.get()),
+    },
+    Family {
+        name: "elcache_bytes_read_total",
+        kind: Kind::Counter,
+        labels: &["tier"],
+        unit: "bytes",
+        help: "Bytes of values that the tier gave.",
+        collect: |from, to| count(from, to, |tier| tier.bytes_read.get()),
+    },
+    Family {
+        name: "elcache_bytes_written_total",
+        kind: Kind::Counter,
+        labels: &["tier"],
+        unit: "bytes",
+        help: "Bytes of values that the tier took.",
+        collect: |from, to| count(from, to, |tier| tier.bytes_written.get()),
+    },
+    Family {
+        name: "elcache_evictions_total",
+        kind: Kind::Counter,
+        labels: &["tier", "reason"],
+        unit: "",
+        help: "Entries that went to make room (room), or because their time was over (expired).",
+        collect: |from, to| {
+            for (tier, usage) in &from.snapshot.tiers {
+                to.put(&[tier.as_str(), "room"], usage.evicted_for_room);
+                to.put(&[tier.as_str(), "expired"], usage.evicted_expired);
+            }
+        },
+    },
+    Family {
+        name: "elcache_cache_entries",
+        kind: Kind::Gauge,
+        labels: &["tier"],
+        unit: "",
+        help: "Values that the tier holds.",
+        collect: |from, to| {
+            for (tier, usage) in &from.snapshot.tiers {
+                to.put(&[tier.as_str()], usage.entries);
+            }
+        },
+    },
+    Family {
+        name: "elcache_memory_cache_size_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes that the memory tier uses, bookkeeping included.",
+        collect: |from, to| memory(from, to, |usage| usage.size_bytes),
+    },
+    Family {
+        name: "elcache_memory_cache_capacity_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes that the memory tier may use.",
+        collect: |from, to| memory(from, to, |usage| usage.capacity_bytes),
+    },
+    Family {
+        name: "elcache_memory_index_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes of elcache_memory_cache_size_bytes that are bookkeeping.",
+        collect: |from, to| memory(from, to, |usage| usage.index_bytes),
+    },
+    Family {
+        name: "elcache_get_latency_seconds",
+        kind: Kind::Histogram,
+        labels: &["tier"],
+        unit: "seconds",
+        help: "How long gets took.",
+        collect: |from, to| latency(from, to, |tier| &tier.get_latency),
+    },
+    Family {
+        name: "elcache_put_latency_seconds",
+        kind: Kind::Histogram,
+        labels: &["tier"],
+        unit: "seconds",
+        help: "How long puts took.",
+        collect: |from, to| latency(from, to, |tier| &tier.put_latency),
+    },
+    Family {
+        name: "elcache_http_requests_total",
+        kind: Kind::Counter,
+        labels: &["method", "code"],
+        unit: "",
+        help: "HTTP requests answered, by method and status code.",
+        collect: |from, to| {
+            from.metrics.requests.for_each(|method, code, requests| to.put(&[method, code], requests));
+        },
+    },
+    Family {
+        name: "elcache_connections",
+        kind: Kind::Gauge,
+        labels: &["transport"],
+        unit: "",
+        help: "Open connections of clients.",
+        collect: |from, to| {
+            for transport in Transport::ALL {
+                to.put(&[transport.as_str()], from.metrics.connections(transport).get());
+            }
+        },
+    },
+    Family {
+        name: "process_cpu_seconds_total",
+        kind: Kind::Counter,
+        labels: &[],
+        unit: "seconds",
+        help: "Processor time used, user and system.",
+        collect: |from, to| stat(from, to, |stat| stat.cpu_seconds),
+    },
+    Family {
+        name: "process_resident_memory_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Memory that is resident.",
+        collect: |from, to| stat(from, to, |stat| stat.resident_bytes),
+    },
+    Family {
+        name: "process_virtual_memory_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Address space in use.",
+        collect: |from, to| stat(from, to, |stat| stat.virtual_bytes),
+    },
+    Family {
+        name: "process_threads",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "",
+        help: "Threads of the process.",
+        collect: |from, to| stat(from, to, |stat| stat.threads),
+    },
+    Family {
+        name: "process_open_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "",
+        help: "File descriptors that are open.",
+        collect: |from, to| known(to, from.process.open_fds),
+    },
+    Family {
+        name: "process_max_fds",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "",
+        help: "File descriptors that may be open.",
+        collect: |from, to| known(to, from.process.max_fds),
+    },
+    Family {
+        name: "process_start_time_seconds",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "seconds",
+        help: "When the process started, since 1970.",
+        collect: |from, to| known(to, from.process.start_time_seconds),
+    },
+];
+
+/// A counter of each tier.
+fn count(from: &Source<'_>, to: &mut Samples<'_>, counter: fn(&TierMetrics) -> u64) {
+    for (tier, _) in &from.snapshot.tiers {
+        to.put(&[tier.as_str()], counter(from.metrics.tier(*tier)));
+    }
+}
+
+/// A histogram of each tier.
+fn latency(from: &Source<'_>, to: &mut Samples<'_>, histogram: fn(&TierMetrics) -> &Histogram) {
+    for (tier, _) in &from.snapshot.tiers {
+        to.histogram(&[tier.as_str()], &histogram(from.metrics.tier(*tier)).totals());
+    }
+}
+
+/// A number of the memory tier, if there is one.
+fn memory(from: &Source<'_>, to: &mut Samples<'_>, number: fn(&Usage) -> u64) {
+    let memory = from.snapshot.tiers.iter().find(|(tier, _)| *tier == TierName::Memory);
+    known(to, memory.map(|(_, usage)| number(usage)));
+}
+
+/// A number of the process, if it could be read.
+fn stat<V: Into<Value>>(from: &Source<'_>, to: &mut Samples<'_>, number: fn(&Stat) -> V) {
+    known(to, from.process.stat.as_ref().map(number));
+}
+
+fn known(to: &mut Samples<'_>, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        to.put(&[], value);
+    }
+}
