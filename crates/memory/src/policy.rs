@@ -30,7 +30,6 @@
 //! memory than the cache has. Bound to the number of residents, ghosts cost a constant times what residents cost, and
 //! the longer ghost list pays, which is the flood's. Where sizes are alike it never binds: a full cache of pages has at
 //! most as many ghosts as residents.
-#![forbid(unsafe_code)]
 
 mod buckets;
 mod ghosts;
