@@ -2,7 +2,8 @@
 //!
 //! Linear hashing (W. Litwin, "Linear Hashing: A New Tool for File and Table Addressing", VLDB '80): each new bucket
 //! takes its part of one older bucket's chain, in turn. A table that doubles at once, or sweeps out its tombstones,
-//! stops its shard meanwhile (a million ghosts in hashbrown: 43 ms, 41 bytes a ghost after it).
+//! stops its shard for as long as that takes, and ghosts come and go for ever: with a million of them, tombstones made
+//! a hashbrown table double, to 21 bytes a ghost. Here it is 4, and 4 more in the ghost.
 
 use super::lists::{NIL, SEGMENT};
 

@@ -171,9 +171,8 @@ impl Ghosts {
     /// Every ghost can be found, and every place is a ghost's, or free, or was never used.
     pub(super) fn audit(&self) {
         self.lists.audit();
-        let both =
-            || [Side::Recent, Side::Frequent].into_iter().flat_map(|side| self.lists.coldest_first(side));
-        for (at, _) in both() {
+        for (at, _) in self.lists.coldest_first(Side::Recent).chain(self.lists.coldest_first(Side::Frequent))
+        {
             assert_eq!(self.find(self.lists.payload(at).id()), Some(at));
         }
         let all_chains =
