@@ -25,7 +25,7 @@ mod region;
 
 pub use buffer::PageBuffer;
 pub use pool::{BLOCK_SIZE, Pool};
-pub use record::{NewRecord, OwnedRef, Record, Records};
+pub use record::{NewRecord, OwnedRef, Record, Records, Retired};
 
 /// Bytes in a page: the granule of payload pieces.
 pub const PAGE_SIZE: usize = 4096;

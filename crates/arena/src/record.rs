@@ -208,6 +208,11 @@ impl Records {
         retired.drain(from..).map(|head| Retired { pool: Arc::clone(&self.pool), head }).collect()
     }
 
+    /// All numbers that have ever named a record are below this one.
+    pub fn highest(&self) -> u32 {
+        self.vacant.lock().next
+    }
+
     /// Bytes of bookkeeping.
     pub fn overhead_bytes(&self) -> u64 {
         u64::from(self.allocated.load(Ordering::Relaxed)) * (SEGMENT * size_of::<AtomicU64>()) as u64
@@ -316,9 +321,10 @@ impl OwnedRef {
         self.view().content()
     }
 
-    /// The record's number.
-    pub fn number(&self) -> u32 {
-        self.number
+    /// Bytes in the whole-page pieces.
+    pub fn pages_len(&self) -> usize {
+        let view = self.view();
+        (0..view.piece_count()).map(|index| view.piece(index).len()).sum()
     }
 
     /// The body's bytes `from..to`, where `content[rest_at..]` is what follows the whole pages. Shared, not copied.

@@ -1,12 +1,16 @@
 //! Time as an argument: whoever needs the time is given a [`Clock`], so that a test or a simulation can own it.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the time.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since 1970-01-01 UTC. Never 0. It may jump when the machine's clock is set.
     fn now_ms(&self) -> u64;
+
+    /// Time since some moment before the first call. It never jumps: for measuring how long something took.
+    fn elapsed(&self) -> Duration;
 }
 
 /// The machine's clock.
@@ -17,6 +21,11 @@ impl Clock for SystemClock {
     fn now_ms(&self) -> u64 {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+
+    fn elapsed(&self) -> Duration {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        FIRST.get_or_init(Instant::now).elapsed()
     }
 }
 
@@ -39,5 +48,9 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now_ms(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.now_ms())
     }
 }

@@ -1,1 +1,33 @@
-//! elcache-engine
+//! The coordinator: what happens when a value is read, written or deleted. It knows the tiers only as
+//! [`Tier`](elcache_core::tier::Tier), fastest first.
+//!
+//! # Layout
+//! - [`engine`]: look-ups, small writes, deletion; the order of the writes of a key.
+//! - [`upload`]: a value on its way in, of any size: received, hashed and staged chunk by chunk.
+//! - [`reader`]: a range on its way out, chunk by chunk.
+//! - [`outcome`]: what can come of it all.
+//! - `hashing`: BLAKE3 and SHA-256, off the network's threads where it takes long.
+//! - `manifest`: chunk digests into pages and back.
+//! - [`stats`]: the numbers of `/stats`.
+//!
+//! # Invariants
+//! - Writes of one key are ordered by that key's lock, under which conditions are checked and the value is committed.
+//! - Nothing of an upload is visible before it is committed; dropping it at any moment leaves nothing behind.
+//! - A reader gives the bytes of the value it began with, or fails.
+//!
+//! What this crate must not know: HTTP, sockets, what a tier is made of.
+#![forbid(unsafe_code)]
+
+pub mod engine;
+mod hashing;
+mod manifest;
+pub mod outcome;
+pub mod reader;
+pub mod stats;
+pub mod upload;
+
+pub use engine::{Engine, EngineConfig, MAX_SMALL};
+pub use outcome::{Found, Opened, PutOptions, ReadFailed, Readable, Stored, Value, WriteError};
+pub use reader::Reader;
+pub use stats::{Stats, TierStats};
+pub use upload::Upload;

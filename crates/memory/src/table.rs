@@ -56,20 +56,29 @@ impl Bucket {
 }
 
 /// Buckets that are allocated in segments and stay where they are.
-struct Buckets(Box<[OnceLock<Box<[Bucket; SEGMENT]>>]>);
+struct Buckets {
+    segments: Box<[OnceLock<Box<[Bucket; SEGMENT]>>]>,
+    allocated: AtomicU64,
+}
 
 impl Buckets {
     fn new(most: usize) -> Self {
-        Self((0..most.div_ceil(SEGMENT)).map(|_| OnceLock::new()).collect())
+        Self {
+            segments: (0..most.div_ceil(SEGMENT)).map(|_| OnceLock::new()).collect(),
+            allocated: AtomicU64::new(0),
+        }
     }
 
     fn get(&self, index: usize) -> &Bucket {
-        let segment = self.0[index / SEGMENT].get_or_init(|| Box::new([const { Bucket::new() }; SEGMENT]));
+        let segment = self.segments[index / SEGMENT].get_or_init(|| {
+            self.allocated.fetch_add(size_of::<[Bucket; SEGMENT]>() as u64, Ordering::Relaxed);
+            Box::new([const { Bucket::new() }; SEGMENT])
+        });
         &segment[index % SEGMENT]
     }
 
     fn capacity(&self) -> usize {
-        self.0.len() * SEGMENT
+        self.segments.len() * SEGMENT
     }
 }
 
@@ -179,8 +188,7 @@ impl Table {
 
     /// Heap bytes in buckets.
     pub(crate) fn bytes(&self) -> u64 {
-        let segments = |buckets: &Buckets| buckets.0.iter().filter(|segment| segment.get().is_some()).count();
-        ((segments(&self.primary) + segments(&self.spill)) * SEGMENT * size_of::<Bucket>()) as u64
+        self.primary.allocated.load(Ordering::Relaxed) + self.spill.allocated.load(Ordering::Relaxed)
     }
 
     fn slot(&self, hash: u64, number: u32) -> Option<&AtomicU32> {

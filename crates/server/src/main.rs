@@ -1,1 +1,9 @@
-fn main() {}
+//! The binary `elcached`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    elcache_server::run(&elcache_server::args::Args::parse())
+}

@@ -1,0 +1,187 @@
+//! What goes into the coordinator and what comes out of it.
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use elcache_core::condition::Condition;
+use elcache_core::digest::Digest;
+use elcache_core::key::Key;
+use elcache_core::payload::Payload;
+use elcache_core::tier::{Hold, Owner, Root, TierName};
+use elcache_core::value::{KeptHeaders, Metadata, OperationId};
+
+/// What a look-up came to.
+pub enum Found {
+    /// There is a value.
+    Value(Value),
+    /// There is none.
+    Miss,
+    /// A tier cannot say at the moment.
+    Busy,
+}
+
+/// A value as it was when it was looked up. Its chunks may be evicted meanwhile, but they are not dropped because the key
+/// was replaced or deleted.
+pub struct Value {
+    /// What is known of it.
+    pub meta: Metadata,
+    /// The tier that had it.
+    pub tier: TierName,
+    body: Body,
+}
+
+enum Body {
+    /// The bytes themselves.
+    Inline(Payload),
+    /// Chunks: what their pages are addressed by, and what keeps them from being dropped.
+    Chunks { owner: Owner, _hold: Option<Hold> },
+}
+
+impl Value {
+    pub(crate) fn new(root: Root, tier: TierName, key: &Key) -> Self {
+        let body = match root.data {
+            Some(data) => Body::Inline(data),
+            None => {
+                let owner = Owner { key: key.hash(), version: root.meta.version };
+                Body::Chunks { owner, _hold: root.hold }
+            }
+        };
+        Self { meta: root.meta, tier, body }
+    }
+
+    /// All of its bytes, when they are at most one chunk.
+    pub fn inline(&self) -> Option<&Payload> {
+        match &self.body {
+            Body::Inline(data) => Some(data),
+            Body::Chunks { .. } => None,
+        }
+    }
+
+    /// What the pages of a larger value are addressed by.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        match &self.body {
+            Body::Inline(_) => None,
+            Body::Chunks { owner, .. } => Some(*owner),
+        }
+    }
+}
+
+/// Whether ranges of a value can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readable {
+    /// All of it; the slowest tier that takes part.
+    Whole(TierName),
+    /// Not all of it: so much of the whole value is there.
+    Partial {
+        /// Percent of the value's bytes, floored.
+        available_percent: u8,
+    },
+    /// A tier cannot say at the moment.
+    Busy,
+}
+
+/// What a write asks for.
+#[derive(Clone, Debug)]
+pub struct PutOptions {
+    /// The value's length, when the client said it.
+    pub length: Option<u64>,
+    /// Seconds to live, from the commit on.
+    pub ttl_seconds: Option<NonZeroU64>,
+    /// The client's own 32 bits.
+    pub flags: u32,
+    /// Keep it out of memory.
+    pub no_memory: bool,
+    /// Keep it off the disk.
+    pub no_disk: bool,
+    /// Keep it on this node.
+    pub no_cluster: bool,
+    /// The id of this write.
+    pub operation: Option<OperationId>,
+    /// Headers to give back.
+    pub headers: KeptHeaders,
+    /// When to write at all.
+    pub condition: Condition,
+    /// The SHA-256 that the value must have.
+    pub sha256: Option<[u8; 32]>,
+    /// The largest value that is taken, in bytes.
+    pub value_limit: u64,
+}
+
+impl Default for PutOptions {
+    fn default() -> Self {
+        Self {
+            length: None,
+            ttl_seconds: None,
+            flags: 0,
+            no_memory: false,
+            no_disk: false,
+            no_cluster: false,
+            operation: None,
+            headers: KeptHeaders::default(),
+            condition: Condition::default(),
+            sha256: None,
+            value_limit: elcache_core::MAX_VALUE_SIZE,
+        }
+    }
+}
+
+/// A write that succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// There was no value before.
+    pub created: bool,
+    /// The value's hash.
+    pub digest: Digest,
+}
+
+/// What opening an upload came to.
+pub enum Opened {
+    /// Go on and send.
+    Upload(crate::Upload),
+    /// This very write succeeded before: the first answer again.
+    Known(Stored),
+}
+
+/// Why a write failed. The key's value is what it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteError {
+    /// Its condition does not hold.
+    ConditionFailed,
+    /// It is larger than the configured limit.
+    OverLimit,
+    /// It is larger than the tiers can hold, or no tier may hold it.
+    DoesNotFit,
+    /// There was no room for it in the time that it may wait.
+    Busy,
+    /// Its SHA-256 is not what the client said.
+    DigestMismatch,
+    /// It is not as long as was announced.
+    WrongLength,
+}
+
+impl fmt::Display for WriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConditionFailed => "the condition does not hold",
+            Self::OverLimit => "the value is over the configured limit",
+            Self::DoesNotFit => "the value is larger than the tiers can hold",
+            Self::Busy => "there was no room in time",
+            Self::DigestMismatch => "the value's SHA-256 is not the one given",
+            Self::WrongLength => "the value is not as long as announced",
+        })
+    }
+}
+
+impl std::error::Error for WriteError {}
+
+/// A read that had begun cannot go on: a chunk was evicted meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadFailed;
+
+impl fmt::Display for ReadFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a part of the value was evicted while it was being read")
+    }
+}
+
+impl std::error::Error for ReadFailed {}

@@ -1,0 +1,259 @@
+//! A value on its way in: received into buffers of the tier, hashed and staged chunk by chunk, committed at the end.
+//!
+//! While one chunk is hashed the next is received: at most two chunks of an upload are in buffers that are not staged. The
+//! last chunk hashed is kept back until it is certain that another follows, because a value of a single chunk is stored
+//! as one record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use elcache_core::key::Key;
+use elcache_core::payload::Buffer;
+use elcache_core::tier::{ChunkRef, Hold, NewBody, Refusal, Staged, Tier};
+use elcache_core::tree::{CHUNK_SIZE, TreeHasher};
+use sha2::Sha256;
+use tokio::time::{sleep, timeout};
+
+use crate::engine::{Engine, refused};
+use crate::hashing::{self, Hashed, Job};
+use crate::manifest::PageBuilder;
+use crate::outcome::{PutOptions, Stored, WriteError};
+
+/// The first buffer of a value whose length is not known. Most such values are small.
+const FIRST_BUFFER: u64 = 64 << 10;
+/// What an upload of unknown length asks for when it turns out to be larger, as far as the tier can promise that; then
+/// twice as much.
+const FIRST_PROMISE: u64 = 64 << 20;
+/// How long to wait before asking again for memory that readers still hold.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// One value being received. Dropping it leaves nothing behind.
+pub struct Upload {
+    engine: Arc<Engine>,
+    tier: Arc<dyn Tier>,
+    key: Key,
+    options: PutOptions,
+    /// Bytes that the tier has promised room for.
+    promised: u64,
+    promises: Vec<Hold>,
+    buffer: Option<Box<dyn Buffer>>,
+    received: u64,
+    /// Chunks given to hashing.
+    chunks: u64,
+    job: Option<Job>,
+    sha256: Option<Sha256>,
+    tree: TreeHasher,
+    pages: PageBuilder,
+    staged: Vec<Staged>,
+}
+
+impl Upload {
+    pub(crate) async fn open(engine: Arc<Engine>, key: Key, options: PutOptions) -> Result<Self, WriteError> {
+        let tier = Arc::clone(engine.writer(&options)?);
+        let sha256 = options.sha256.map(|_| Sha256::default());
+        let mut upload = Self {
+            engine,
+            tier,
+            key,
+            options,
+            promised: 0,
+            promises: Vec::new(),
+            buffer: None,
+            received: 0,
+            chunks: 0,
+            job: None,
+            sha256,
+            tree: TreeHasher::new(),
+            pages: PageBuilder::default(),
+            staged: Vec::new(),
+        };
+        let first = upload.options.length.unwrap_or(FIRST_BUFFER);
+        upload.promise(first).await?;
+        Ok(upload)
+    }
+
+    /// Waits until [`Upload::space`] has room. To be called when there are more bytes to come, or may be.
+    ///
+    /// # Errors
+    /// When there will be no room; the upload is then to be dropped.
+    pub async fn ready(&mut self) -> Result<(), WriteError> {
+        if self.received > self.options.value_limit {
+            return Err(WriteError::OverLimit);
+        }
+        if self.options.length.is_some_and(|length| self.received >= length) {
+            return Ok(());
+        }
+        match &self.buffer {
+            Some(buffer) if buffer.filled() < buffer.capacity() => return Ok(()),
+            Some(buffer) if (buffer.capacity() as u64) < CHUNK_SIZE && self.options.length.is_none() => {
+                return self.grow_first_buffer().await;
+            }
+            Some(_) => self.hash_chunk().await?,
+            None => {}
+        }
+        let len = match self.options.length {
+            Some(length) => (length - self.received).min(CHUNK_SIZE),
+            None if self.received == 0 => FIRST_BUFFER,
+            None => {
+                self.promise_more().await?;
+                CHUNK_SIZE
+            }
+        };
+        self.buffer = Some(self.room(len).await?);
+        Ok(())
+    }
+
+    /// Where the next bytes go; empty when [`Upload::ready`] has to be called first, or at the end.
+    pub fn space(&mut self) -> &mut [u8] {
+        self.buffer.as_mut().map_or(&mut [], |buffer| buffer.space())
+    }
+
+    /// Says that the first `count` bytes of the space have been received.
+    pub fn filled(&mut self, count: usize) {
+        if let Some(buffer) = &mut self.buffer {
+            buffer.advance(count);
+            self.received += count as u64;
+        }
+    }
+
+    /// Bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Makes what was received the key's value. The caller has seen to it that it is all there.
+    pub async fn finish(mut self) -> Result<Stored, WriteError> {
+        if self.received > self.options.value_limit {
+            return Err(WriteError::OverLimit);
+        }
+        if self.options.length.is_some_and(|length| length != self.received) {
+            return Err(WriteError::WrongLength);
+        }
+        let rest = self.buffer.take().filter(|buffer| buffer.filled() > 0);
+        match (self.job.take(), rest) {
+            (None, None) => self.finish_empty().await,
+            (None, Some(buffer)) => {
+                let hashed =
+                    Job::start(0, buffer, self.sha256.take()).wait().await.ok_or(WriteError::Busy)?;
+                self.finish_single(*hashed).await
+            }
+            (Some(job), None) if self.chunks == 1 => {
+                let hashed = job.wait().await.ok_or(WriteError::Busy)?;
+                self.finish_single(*hashed).await
+            }
+            (job, rest) => {
+                self.job = job;
+                self.buffer = rest;
+                if self.buffer.is_some() {
+                    self.hash_chunk().await?;
+                }
+                self.collect().await?;
+                self.finish_chunks().await
+            }
+        }
+    }
+
+    async fn finish_empty(self) -> Result<Stored, WriteError> {
+        self.engine.put_small(&self.key, &self.options, &[]).await
+    }
+
+    async fn finish_single(self, hashed: Hashed) -> Result<Stored, WriteError> {
+        if !hashing::agrees(hashed.sha256, self.options.sha256) {
+            return Err(WriteError::DigestMismatch);
+        }
+        let body = NewBody::Filled(hashed.buffer);
+        self.engine.commit(&self.key, &self.options, self.received, hashed.hasher.root(), |_| body).await
+    }
+
+    async fn finish_chunks(mut self) -> Result<Stored, WriteError> {
+        if !hashing::agrees(self.sha256.take(), self.options.sha256) {
+            return Err(WriteError::DigestMismatch);
+        }
+        // INVARIANT: this is reached with two chunks or more, and their root is defined.
+        let digest = std::mem::take(&mut self.tree).root().expect("two chunks or more have a root");
+        let body = NewBody::Chunks {
+            staged: std::mem::take(&mut self.staged),
+            pages: std::mem::take(&mut self.pages).finish(),
+        };
+        self.engine.commit(&self.key, &self.options, self.received, digest, |_| body).await
+    }
+
+    /// Gives the full buffer to hashing, and stages the one before it.
+    async fn hash_chunk(&mut self) -> Result<(), WriteError> {
+        self.collect().await?;
+        if let Some(buffer) = self.buffer.take() {
+            self.job = Some(Job::start(self.chunks, buffer, self.sha256.take()));
+            self.chunks += 1;
+        }
+        Ok(())
+    }
+
+    /// Stages the chunk that was being hashed.
+    async fn collect(&mut self) -> Result<(), WriteError> {
+        let Some(job) = self.job.take() else { return Ok(()) };
+        let Hashed { buffer, hasher, sha256 } = *job.wait().await.ok_or(WriteError::Busy)?;
+        self.sha256 = sha256;
+        // INVARIANT: a buffer is given to hashing when it holds at least one byte.
+        let digest = hasher.chunk().expect("a chunk has at least one byte");
+        let chunk = ChunkRef { digest, number: self.chunks - 1, len: buffer.filled() as u32 };
+        let staged = self.tier.stage(chunk, buffer).get().await.map_err(refused)?;
+        self.tree.push(digest);
+        self.pages.push(digest);
+        self.staged.push(staged);
+        Ok(())
+    }
+
+    /// A value of unknown length is larger than its first buffer: a whole chunk's takes its place.
+    async fn grow_first_buffer(&mut self) -> Result<(), WriteError> {
+        self.promise_more().await?;
+        let mut larger = self.room(CHUNK_SIZE).await?;
+        if let Some(smaller) = self.buffer.take() {
+            let mut at = 0;
+            while !smaller.run(at).is_empty() {
+                let run = smaller.run(at);
+                let count = run.len().min(larger.space().len());
+                larger.space()[..count].copy_from_slice(&run[..count]);
+                larger.advance(count);
+                at += count;
+            }
+        }
+        self.buffer = Some(larger);
+        Ok(())
+    }
+
+    /// Sees to it that one chunk more is promised.
+    async fn promise_more(&mut self) -> Result<(), WriteError> {
+        let needed = self.received.saturating_add(CHUNK_SIZE);
+        while self.promised < needed {
+            let wanted = self.promised.max(FIRST_PROMISE);
+            match self.promise(wanted).await {
+                Ok(()) => {}
+                // Twice as much would never fit; what is needed may.
+                Err(WriteError::DoesNotFit) => self.promise(needed - self.promised).await?,
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    async fn promise(&mut self, bytes: u64) -> Result<(), WriteError> {
+        let answer = timeout(self.engine.config.admission_wait, self.tier.admit(bytes).get()).await;
+        self.promises.push(answer.unwrap_or(Err(Refusal::Full)).map_err(refused)?);
+        self.promised += bytes;
+        Ok(())
+    }
+
+    /// A buffer, waiting a little where readers still hold what was evicted.
+    async fn room(&self, len: u64) -> Result<Box<dyn Buffer>, WriteError> {
+        let attempts = async {
+            loop {
+                match self.tier.buffer(len as usize).get().await {
+                    Err(Refusal::Full) => sleep(RETRY).await,
+                    answer => return answer,
+                }
+            }
+        };
+        let answer = timeout(self.engine.config.room_wait, attempts).await;
+        answer.unwrap_or(Err(Refusal::Full)).map_err(refused)
+    }
+}

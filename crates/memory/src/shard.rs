@@ -1,0 +1,333 @@
+//! A shard: its look-up table, its records, its policy. Readers use the first two without a lock; whoever changes
+//! anything holds the shard's lock, for as long as a change of a few entries takes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use elcache_arena::{NewRecord, OwnedRef, Pool, Record, Records, Retired};
+use elcache_core::tier::Owner;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::hits::Hits;
+use crate::layout::{self, Kind};
+use crate::policy::{Admission, Policy};
+use crate::table::{Table, Writer};
+
+/// What an entry weighs beyond its record: its share of the table, its cell, its place in the policy's lists.
+pub(crate) const ENTRY_OVERHEAD: u64 = 32;
+/// Pinned victims that an eviction passes over before it takes the next one all the same.
+const MAX_ROTATIONS: usize = 64;
+
+/// What a record is found by.
+#[derive(Clone, Copy)]
+pub(crate) struct Name<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) hash: u64,
+}
+
+/// One part of the tier. Names are spread over the shards by their hash.
+pub(crate) struct Shard {
+    table: Table,
+    records: Arc<Records>,
+    hits: Hits,
+    /// Copies of what only the lock's holder can compute, for everybody.
+    weight: AtomicU64,
+    values: AtomicU64,
+    index_bytes: AtomicU64,
+    ghost_bytes: AtomicU64,
+    state: Mutex<State>,
+    seed: u64,
+}
+
+struct State {
+    policy: Policy,
+    writer: Writer,
+    /// For which values a chunk is kept, by the number of its record.
+    owners: HashMap<u32, Vec<Owner>>,
+}
+
+/// An entry that has left, and for which values it was kept.
+pub(crate) struct Gone {
+    pub(crate) owners: Vec<Owner>,
+}
+
+impl Shard {
+    pub(crate) fn new(pool: &Arc<Pool>, most: u32, capacity: u64, seed: u64) -> Self {
+        let state =
+            State { policy: Policy::new(capacity), writer: Writer::default(), owners: HashMap::new() };
+        Self {
+            table: Table::new(most),
+            records: Records::new(pool, most),
+            hits: Hits::new(),
+            weight: AtomicU64::new(0),
+            values: AtomicU64::new(0),
+            index_bytes: AtomicU64::new(0),
+            ghost_bytes: AtomicU64::new(0),
+            state: Mutex::new(state),
+            seed,
+        }
+    }
+
+    /// The record of this name. Takes no lock.
+    pub(crate) fn find(&self, name: Name<'_>) -> Option<Record<'_>> {
+        self.table.find(name.hash, |number| {
+            self.records
+                .get(number)
+                .filter(|record| layout::is_named(record.content(), name.kind, name.bytes))
+        })
+    }
+
+    /// As [`Shard::find`], and counts it as a use.
+    pub(crate) fn hit(&self, name: Name<'_>) -> Option<Record<'_>> {
+        let record = self.find(name)?;
+        if self.hits.note(record.number())
+            && let Some(mut state) = self.state.try_lock()
+        {
+            self.learn(&mut state);
+        }
+        Some(record)
+    }
+
+    /// A reference that outlives the borrow.
+    pub(crate) fn own(&self, record: Record<'_>) -> OwnedRef {
+        record.into_owned(&self.records)
+    }
+
+    /// Asks the policy about a name that is about to be inserted. The answer goes with the evictions that make room
+    /// for it, and with [`Shard::put`].
+    pub(crate) fn admit(&self, name: Name<'_>, weight: u64) -> Admission {
+        let mut state = self.lock();
+        match self.find(name) {
+            // It is here and will be replaced: a use like any other.
+            Some(_) => Admission::Recent,
+            None => state.policy.admit(name.hash, clamp(weight)),
+        }
+    }
+
+    /// Puts a record under its name, at once for all readers. `owner` is the value that a chunk is kept for.
+    ///
+    /// # Errors
+    /// The record comes back when the shard has no number for it.
+    pub(crate) fn put(
+        &self,
+        name: Name<'_>,
+        record: NewRecord,
+        admission: Admission,
+        owner: Option<Owner>,
+    ) -> Result<(), NewRecord> {
+        let mut state = self.lock();
+        let weight = record.footprint() as u64 + ENTRY_OVERHEAD;
+        let old = self.find(name).map(|record| record.number());
+        let number = self.records.insert(record)?;
+        let State { policy, writer, owners } = &mut *state;
+        match old {
+            Some(old) => {
+                self.table.replace(writer, name.hash, old, number);
+                policy.remove(old);
+                if let Some(owners_before) = owners.remove(&old) {
+                    owners.insert(number, owners_before);
+                }
+                self.records.release(old);
+            }
+            None => {
+                if !self.table.insert(writer, name.hash, number, |number| self.hash_of(number)) {
+                    // As many entries as the table was made for: the next eviction makes room.
+                    self.records.release(number);
+                    return Ok(());
+                }
+                self.count(name.kind, 1);
+            }
+        }
+        policy.insert(number, clamp(weight), admission);
+        if let Some(owner) = owner {
+            owners.entry(number).or_default().push(owner);
+        }
+        Ok(())
+    }
+
+    /// Notes that a chunk is kept for one more value; false when it is not here.
+    pub(crate) fn add_owner(&self, name: Name<'_>, owner: Owner) -> bool {
+        let mut state = self.lock();
+        let Some(number) = self.find(name).map(|record| record.number()) else { return false };
+        let owners = state.owners.entry(number).or_default();
+        if !owners.contains(&owner) {
+            owners.push(owner);
+        }
+        state.policy.hit(number);
+        true
+    }
+
+    /// Notes that a chunk is kept for one value less, and drops it when that was the last.
+    pub(crate) fn drop_owner(&self, name: Name<'_>, owner: Owner) {
+        let mut state = self.lock();
+        let Some(number) = self.find(name).map(|record| record.number()) else { return };
+        let Some(owners) = state.owners.get_mut(&number) else { return };
+        owners.retain(|other| *other != owner);
+        if owners.is_empty() {
+            self.take_out(&mut state, name.kind, name.hash, number);
+        }
+    }
+
+    /// Removes a name, on condition that `wanted` agrees to the record's content; false when nothing was removed.
+    pub(crate) fn remove(&self, name: Name<'_>, wanted: impl FnOnce(&[u8]) -> bool) -> bool {
+        let mut state = self.lock();
+        let Some(record) = self.find(name).filter(|record| wanted(record.content())) else { return false };
+        let number = record.number();
+        drop(record);
+        self.take_out(&mut state, name.kind, name.hash, number);
+        true
+    }
+
+    /// Evicts whom the policy names, passing over what `pinned` says must stay. `None` when nothing is left.
+    pub(crate) fn evict(&self, admission: Admission, pinned: impl Fn(Kind, &[u8]) -> bool) -> Option<Gone> {
+        let mut state = self.lock();
+        for rotations in 0.. {
+            let number = state.policy.victim(admission)?;
+            let Some(record) = self.records.get(number) else {
+                state.policy.remove(number);
+                continue;
+            };
+            let (kind, bytes) = layout::name_of(record.content())?;
+            if rotations < MAX_ROTATIONS && pinned(kind, record.content()) {
+                state.policy.rotate(number);
+                continue;
+            }
+            let hash = hash(self.seed, kind, bytes);
+            state.policy.evict(number, hash);
+            drop(record);
+            return Some(self.take_out(&mut state, kind, hash, number));
+        }
+        None
+    }
+
+    /// Removes values whose time is over among the `count` records from number `from` on. Returns how many, and the
+    /// number to go on from; 0 after the last.
+    pub(crate) fn sweep(&self, from: u32, count: u32, now_ms: u64) -> (u64, u32) {
+        let mut removed = 0;
+        let end = from.saturating_add(count);
+        for record in (from..end).filter_map(|number| self.records.get(number)) {
+            let expired = |content: &[u8]| layout::expires_ms(content).is_some_and(|at| at <= now_ms);
+            let Some((kind, bytes)) = layout::name_of(record.content()) else { continue };
+            if matches!(kind, Kind::Value | Kind::Root) && expired(record.content()) {
+                let name = Name { kind, bytes, hash: hash(self.seed, kind, bytes) };
+                removed += u64::from(self.remove(name, expired));
+            }
+        }
+        (removed, if end < self.records.highest() { end } else { 0 })
+    }
+
+    /// Roots of larger values that have been replaced, deleted or evicted and that nobody reads any more.
+    pub(crate) fn take_retired(&self, most: usize) -> Vec<Retired> {
+        self.records.take_retired(most)
+    }
+
+    /// Tells the policy its capacity.
+    pub(crate) fn set_capacity(&self, capacity: u64) {
+        let mut state = self.lock();
+        if state.policy.capacity() != capacity {
+            state.policy.set_capacity(capacity);
+        }
+    }
+
+    /// What all entries weigh.
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    /// How many values there are.
+    pub(crate) fn values(&self) -> u64 {
+        self.values.load(Ordering::Relaxed)
+    }
+
+    /// Heap bytes for entries.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        self.index_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Heap bytes for what has been evicted and is remembered.
+    pub(crate) fn ghost_bytes(&self) -> u64 {
+        self.ghost_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Takes an entry out of the table and the policy, and its name from the record.
+    fn take_out(&self, state: &mut State, kind: Kind, hash: u64, number: u32) -> Gone {
+        self.table.remove(&mut state.writer, hash, number);
+        state.policy.remove(number);
+        self.count(kind, -1);
+        self.records.release(number);
+        Gone { owners: state.owners.remove(&number).unwrap_or_default() }
+    }
+
+    fn count(&self, kind: Kind, by: i64) {
+        if matches!(kind, Kind::Value | Kind::Root) {
+            self.values.fetch_add(by as u64, Ordering::Relaxed);
+        }
+    }
+
+    fn hash_of(&self, number: u32) -> Option<u64> {
+        let record = self.records.get(number)?;
+        let (kind, bytes) = layout::name_of(record.content())?;
+        Some(hash(self.seed, kind, bytes))
+    }
+
+    fn learn(&self, state: &mut State) {
+        self.hits.drain(|number| state.policy.hit(number));
+    }
+
+    /// Takes the lock and tells the policy what has been hit, so that it decides on what is known.
+    fn lock(&self) -> Locked<'_> {
+        let mut state = self.state.lock();
+        self.learn(&mut state);
+        Locked { shard: self, state }
+    }
+
+    /// Holds the lock, for a test that shows that hits do without it.
+    #[cfg(test)]
+    pub(crate) fn lock_for_test(&self) -> impl Drop + '_ {
+        self.lock()
+    }
+}
+
+/// The lock of a shard. What others read without it is brought up to date when it is let go.
+struct Locked<'a> {
+    shard: &'a Shard,
+    state: MutexGuard<'a, State>,
+}
+
+impl std::ops::Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl std::ops::DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        let policy = &self.state.policy;
+        let index =
+            self.shard.table.bytes() + self.shard.records.overhead_bytes() + policy.resident_bytes() as u64;
+        self.shard.weight.store(policy.resident_weight(), Ordering::Relaxed);
+        self.shard.index_bytes.store(index, Ordering::Relaxed);
+        self.shard.ghost_bytes.store(policy.ghost_bytes() as u64, Ordering::Relaxed);
+    }
+}
+
+/// The hash under which a name is looked up. Seeded, so that nobody can aim at one bucket from outside.
+pub(crate) fn hash(seed: u64, kind: Kind, bytes: &[u8]) -> u64 {
+    let kind = if kind == Kind::Root { Kind::Value } else { kind };
+    xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed ^ kind as u64)
+}
+
+/// Weights of the policy are 30 bits; a record of one chunk is far below.
+fn clamp(weight: u64) -> u32 {
+    weight.min(u64::from(crate::policy::MAX_WEIGHT)) as u32
+}

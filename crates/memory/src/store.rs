@@ -1,0 +1,373 @@
+//! The shards together: look-ups, insertions that make room, and the bookkeeping of whose chunks are whose. All of
+//! it is synchronous and none of it waits for anything but a shard's lock.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use elcache_arena::{NewRecord, OwnedRef, PageBuffer, Pool, Record};
+use elcache_core::budget::Budget;
+use elcache_core::key::Key;
+use elcache_core::tier::{ChunkRef, Owner, PageRef, Usage};
+use elcache_core::tree::{self, CHUNK_SIZE};
+
+use crate::layout::{self, Kind};
+use crate::policy::Admission;
+use crate::shard::{ENTRY_OVERHEAD, Name, Shard, hash};
+use crate::values::Values;
+
+/// A shard holds at least this many chunks, or there is only one.
+const MIN_CHUNKS_PER_SHARD: u64 = 16;
+/// The lightest entry there is, for the most entries that there can be.
+const MIN_ENTRY: u64 = 160;
+/// Evictions that one allocation may cause before it is refused.
+const MAX_EVICTIONS: usize = 4096;
+/// Roots whose chunks are looked after in one go.
+const RETIRE_BATCH: usize = 16;
+
+/// The plain facts of a store.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// Shards; `None` chooses by capacity and cores.
+    pub shards: Option<usize>,
+    /// Bytes that entries may weigh; `None` follows the budget.
+    pub capacity_bytes: Option<u64>,
+    /// Seed of the hashes of names.
+    pub seed: u64,
+}
+
+/// There is no room, and evicting made none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+/// Everything that is in memory.
+pub struct Store {
+    pool: Arc<Pool>,
+    budget: Arc<Budget>,
+    shards: Box<[Shard]>,
+    values: Values,
+    fixed_capacity: Option<u64>,
+    /// Bytes of buffers that uploads hold.
+    staged: Arc<AtomicU64>,
+    evicted_for_room: AtomicU64,
+    evicted_expired: AtomicU64,
+    seed: u64,
+}
+
+impl Store {
+    /// An empty store within a budget.
+    pub fn new(config: &StoreConfig, budget: Arc<Budget>) -> io::Result<Self> {
+        let pool = Pool::new(budget.max_bytes())?;
+        let capacity = config.capacity_bytes.unwrap_or_else(|| capacity_of(&budget, 0));
+        let shards = config.shards.unwrap_or_else(|| default_shards(capacity)).max(1);
+        let most = (capacity / MIN_ENTRY / shards as u64 * 5 / 4).clamp(1024, 1 << 31) as u32;
+        let shard = |_| Shard::new(&pool, most, capacity / shards as u64, config.seed);
+        Ok(Self {
+            shards: (0..shards).map(shard).collect(),
+            pool,
+            budget,
+            values: Values::default(),
+            fixed_capacity: config.capacity_bytes,
+            staged: Arc::default(),
+            evicted_for_room: AtomicU64::new(0),
+            evicted_expired: AtomicU64::new(0),
+            seed: config.seed,
+        })
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The value or root under a key, counted as a use. Takes no lock. The caller looks at the expiry.
+    pub fn get(&self, key: &[u8]) -> Option<Record<'_>> {
+        let name = self.name(Kind::Value, key);
+        self.shard(name.hash).hit(name)
+    }
+
+    /// As [`Store::get`], with a life of its own.
+    pub(crate) fn get_owned(&self, kind: Kind, bytes: &[u8]) -> Option<OwnedRef> {
+        let name = self.name(kind, bytes);
+        let shard = self.shard(name.hash);
+        shard.hit(name).map(|record| shard.own(record))
+    }
+
+    /// Whether a chunk is here, without counting a use.
+    pub(crate) fn has_chunk(&self, chunk: &ChunkRef) -> bool {
+        let bytes = layout::chunk_name(chunk);
+        let name = self.name(Kind::Chunk, &bytes);
+        self.shard(name.hash).find(name).is_some()
+    }
+
+    /// Room for an upload's bytes. What it takes is counted until [`Store::unstage`].
+    pub(crate) fn stage(&self, len: usize) -> Result<PageBuffer, NoRoom> {
+        let need = len.next_multiple_of(elcache_arena::PAGE_SIZE) as u64;
+        self.make_room(need, None)?;
+        let buffer = self.retry(None, || PageBuffer::new(&self.pool, len))?;
+        self.staged.fetch_add(need, Ordering::Relaxed);
+        Ok(buffer)
+    }
+
+    /// What counts the bytes that uploads hold.
+    pub(crate) fn staged(&self) -> &Arc<AtomicU64> {
+        &self.staged
+    }
+
+    /// Stores a record under a name, replacing what was there, and evicts until it fits.
+    pub(crate) fn put(
+        &self,
+        kind: Kind,
+        bytes: &[u8],
+        parts: &[&[u8]],
+        body: Option<PageBuffer>,
+        owner: Option<Owner>,
+    ) -> Result<(), NoRoom> {
+        let name = self.name(kind, bytes);
+        let shard = self.shard(name.hash);
+        let estimate = parts.iter().map(|part| part.len()).sum::<usize>() as u64
+            + body.as_ref().map_or(0, |body| body.footprint() as u64)
+            + ENTRY_OVERHEAD;
+        let admission = shard.admit(name, estimate);
+        let mut body = body;
+        let record = self.retry(Some((shard, admission)), || {
+            NewRecord::new(&self.pool, parts, body.take(), kind == Kind::Root)
+                .map_err(|returned| body = returned)
+                .ok()
+        })?;
+        let weight = record.footprint() as u64 + ENTRY_OVERHEAD;
+        self.make_room(weight, Some((shard, admission)))?;
+        let mut record = record;
+        for _ in 0..MAX_EVICTIONS {
+            match shard.put(name, record, admission, owner) {
+                Ok(()) => return Ok(()),
+                Err(returned) => record = returned,
+            }
+            self.evict_from(shard, admission).ok_or(NoRoom)?;
+        }
+        Err(NoRoom)
+    }
+
+    /// Notes that a value uses a chunk that is here already; false when it is not here any more.
+    pub(crate) fn share_chunk(&self, chunk: &ChunkRef, owner: Owner) -> bool {
+        let bytes = layout::chunk_name(chunk);
+        let name = self.name(Kind::Chunk, &bytes);
+        let shared = self.shard(name.hash).add_owner(name, owner);
+        if shared {
+            self.values.add_chunk(owner);
+        }
+        shared
+    }
+
+    /// Stores a chunk for a value.
+    pub(crate) fn put_chunk(&self, chunk: &ChunkRef, body: PageBuffer, owner: Owner) -> Result<(), NoRoom> {
+        let bytes = layout::chunk_name(chunk);
+        let head = layout::encode_plain(Kind::Chunk, &bytes);
+        self.values.add_chunk(owner);
+        self.put(Kind::Chunk, &bytes, &[&head], Some(body), Some(owner)).inspect_err(|_| {
+            self.values.drop_chunk(owner);
+        })
+    }
+
+    /// Stores a page for a value.
+    pub(crate) fn put_page(&self, page: &PageRef, digests: &[u8]) -> Result<(), NoRoom> {
+        let bytes = layout::page_name(page);
+        let head = layout::encode_plain(Kind::Page, &bytes);
+        self.put(Kind::Page, &bytes, &[&head, digests], None, None)
+    }
+
+    /// Begins to count the chunks of a value.
+    pub(crate) fn open_value(&self, owner: Owner, key: &Key) {
+        self.values.open(owner, key);
+    }
+
+    /// Drops what was stored for a value of more than one chunk: chunks that no other value uses, and pages.
+    pub(crate) fn drop_value(&self, owner: Owner, size: u64) {
+        self.values.close(owner);
+        for number in 0..tree::page_count(size) {
+            let bytes = layout::page_name(&PageRef { owner, number });
+            let Some(page) = self.get_owned(Kind::Page, &bytes) else { continue };
+            let digests = page.content().get(layout::plain_body_at(page.content())..).unwrap_or_default();
+            self.drop_chunks(digests, owner);
+            drop(page);
+            let name = self.name(Kind::Page, &bytes);
+            self.shard(name.hash).remove(name, |_| true);
+        }
+    }
+
+    /// Drops a value's claim on chunks, given as their digests one after another.
+    pub(crate) fn drop_chunks(&self, digests: &[u8], owner: Owner) {
+        for digest in digests.chunks_exact(32) {
+            let name = self.name(Kind::Chunk, digest);
+            self.shard(name.hash).drop_owner(name, owner);
+        }
+    }
+
+    /// Removes the value under a key, if `wanted` agrees to it.
+    pub(crate) fn remove(&self, key: &[u8], wanted: impl FnOnce(&[u8]) -> bool) -> bool {
+        let name = self.name(Kind::Value, key);
+        self.shard(name.hash).remove(name, wanted)
+    }
+
+    /// Removes a value whose time is over.
+    pub(crate) fn expire(&self, key: &[u8], now_ms: u64) {
+        let over = |content: &[u8]| layout::expires_ms(content).is_some_and(|at| at <= now_ms);
+        if self.remove(key, over) {
+            self.evicted_expired.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks after the chunks of values that are gone and that nobody reads any more.
+    pub(crate) fn reap(&self) {
+        for shard in &self.shards {
+            for root in shard.take_retired(RETIRE_BATCH) {
+                let Some((_, key)) = layout::name_of(root.content()) else { continue };
+                let Ok(key) = Key::new(key.to_vec()) else { continue };
+                if let Some((owner, size)) = layout::root_owner(root.content(), key.hash()) {
+                    self.drop_value(owner, size);
+                }
+            }
+        }
+    }
+
+    /// Evicts while entries and uploads fill more than this share of the capacity, at most `most` entries. True when
+    /// it came to an end.
+    pub(crate) fn evict_to(&self, share: f64, most: usize) -> bool {
+        for _ in 0..most {
+            if self.used_bytes() as f64 <= self.capacity_bytes() as f64 * share || self.evict(None).is_none()
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Removes expired values among the next `count` records of every shard, from `cursor` on; returns where to go on.
+    pub(crate) fn sweep(&self, cursor: u32, count: u32, now_ms: u64) -> u32 {
+        let mut next = 0;
+        for shard in &self.shards {
+            let (removed, here) = shard.sweep(cursor, count, now_ms);
+            self.evicted_expired.fetch_add(removed, Ordering::Relaxed);
+            next = next.max(here);
+        }
+        next
+    }
+
+    /// Brings the limits into line with what the rest of the process has taken of the budget.
+    pub(crate) fn refresh_limits(&self) {
+        let bookkeeping = self.sum(Shard::index_bytes) + self.sum(Shard::ghost_bytes);
+        self.pool.set_limit_bytes(self.budget.left_bytes().saturating_sub(bookkeeping));
+        let share = self.capacity_bytes() / self.shards.len() as u64;
+        self.shards.iter().for_each(|shard| shard.set_capacity(share));
+    }
+
+    /// What entries may weigh, uploads' bytes included.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.fixed_capacity.unwrap_or_else(|| capacity_of(&self.budget, self.sum(Shard::ghost_bytes)))
+    }
+
+    /// What entries and uploads weigh.
+    pub fn used_bytes(&self) -> u64 {
+        self.sum(Shard::weight) + self.staged.load(Ordering::Relaxed)
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        let index_bytes = self.sum(Shard::index_bytes) + self.sum(Shard::ghost_bytes);
+        Usage {
+            entries: self.sum(Shard::values),
+            size_bytes: self.pool.used_bytes() + index_bytes,
+            capacity_bytes: self.budget.left_bytes(),
+            index_bytes,
+            evicted_for_room: self.evicted_for_room.load(Ordering::Relaxed),
+            evicted_expired: self.evicted_expired.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn shard(&self, hash: u64) -> &Shard {
+        // The table uses the low bits and the top sixteen; these are in between.
+        &self.shards[(hash >> 32) as u16 as usize * self.shards.len() >> 16]
+    }
+
+    pub(crate) fn name<'a>(&self, kind: Kind, bytes: &'a [u8]) -> Name<'a> {
+        Name { kind, bytes, hash: hash(self.seed, kind, bytes) }
+    }
+
+    fn sum(&self, of: impl Fn(&Shard) -> u64) -> u64 {
+        self.shards.iter().map(of).sum()
+    }
+
+    /// Evicts until `need` more bytes fit.
+    fn make_room(&self, need: u64, miss: Option<(&Shard, Admission)>) -> Result<(), NoRoom> {
+        for _ in 0..MAX_EVICTIONS {
+            if self.used_bytes() + need <= self.capacity_bytes() {
+                return Ok(());
+            }
+            self.evict(miss).ok_or(NoRoom)?;
+        }
+        Err(NoRoom)
+    }
+
+    /// Tries until it succeeds, evicting one entry after each failure.
+    fn retry<T>(
+        &self,
+        miss: Option<(&Shard, Admission)>,
+        mut attempt: impl FnMut() -> Option<T>,
+    ) -> Result<T, NoRoom> {
+        for _ in 0..MAX_EVICTIONS {
+            if let Some(done) = attempt() {
+                return Ok(done);
+            }
+            self.evict(miss).ok_or(NoRoom)?;
+        }
+        Err(NoRoom)
+    }
+
+    /// Evicts one entry of the heaviest shard. `miss` is the one that is being served, if any: its admission says which
+    /// list of its shard loses a tie.
+    fn evict(&self, miss: Option<(&Shard, Admission)>) -> Option<()> {
+        let heaviest = self.shards.iter().max_by_key(|shard| shard.weight())?;
+        let admission =
+            miss.filter(|(shard, _)| std::ptr::eq(*shard, heaviest)).map(|(_, admission)| admission);
+        self.evict_from(heaviest, admission.unwrap_or_default())
+    }
+
+    fn evict_from(&self, shard: &Shard, admission: Admission) -> Option<()> {
+        let gone = shard.evict(admission, |kind, content| self.pinned(kind, content))?;
+        self.evicted_for_room.fetch_add(1, Ordering::Relaxed);
+        for owner in gone.owners {
+            if let Some(key) = self.values.drop_chunk(owner) {
+                self.remove(key.as_bytes(), |content| {
+                    layout::root_owner(content, owner.key).is_some_and(|(current, _)| current == owner)
+                });
+            }
+        }
+        Some(())
+    }
+
+    /// A root or page of which chunks are here is not evicted before them.
+    fn pinned(&self, kind: Kind, content: &[u8]) -> bool {
+        let owner = match (kind, layout::name_of(content)) {
+            (Kind::Page, Some((_, name))) => layout::page_owner(name),
+            (Kind::Root, Some((_, key))) => Key::new(key.to_vec())
+                .ok()
+                .and_then(|key| layout::root_owner(content, key.hash()))
+                .map(|(owner, _)| owner),
+            _ => None,
+        };
+        owner.is_some_and(|owner| self.values.has_chunks(owner))
+    }
+}
+
+/// What entries may weigh: what is left of the budget, less a reserve for blocks that are only partly filled.
+fn capacity_of(budget: &Budget, ghost_bytes: u64) -> u64 {
+    let left = budget.left_bytes().saturating_sub(ghost_bytes);
+    let reserve = (left / 32).clamp(4 << 20, 256 << 20).min(left / 4);
+    left - reserve
+}
+
+fn default_shards(capacity: u64) -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let by_capacity = usize::try_from(capacity / (MIN_CHUNKS_PER_SHARD * CHUNK_SIZE)).unwrap_or(usize::MAX);
+    by_capacity.min(4 * cores.next_power_of_two()).max(1)
+}

@@ -1,0 +1,402 @@
+//! The memory tier as the coordinator sees it.
+
+use std::any::Any;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use bytes::Bytes;
+use elcache_arena::{OwnedRef, PageBuffer};
+use elcache_core::budget::Budget;
+use elcache_core::clock::Clock;
+use elcache_core::key::Key;
+use elcache_core::payload::{Buffer, Payload};
+use elcache_core::tier::{
+    ChunkRef, Hold, Lookup, NewBody, Owner, PageRef, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
+};
+use elcache_core::value::Metadata;
+use parking_lot::{Mutex, RwLock};
+
+use crate::layout::{self, Kind};
+use crate::promises::Promises;
+use crate::store::{NoRoom, Store, StoreConfig};
+
+/// How often the housekeeper looks around when nobody wakes it.
+const ROUND: Duration = Duration::from_millis(100);
+/// Records of each shard that it looks at in a round, for expired values.
+const SWEEP: u32 = 2048;
+/// Entries that it evicts before it looks at anything else again.
+const EVICTIONS: usize = 256;
+
+/// What the memory tier can be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryConfig {
+    /// Above this share of the capacity, eviction runs in the background.
+    pub high_watermark: f64,
+    /// It stops at this one.
+    pub low_watermark: f64,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { high_watermark: 0.95, low_watermark: 0.85 }
+    }
+}
+
+impl MemoryConfig {
+    /// What is wrong with it, if anything.
+    pub fn validate(&self) -> Result<(), String> {
+        if 0.0 < self.low_watermark && self.low_watermark < self.high_watermark && self.high_watermark <= 1.0
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "the watermarks must be 0 < low < high <= 1, not low {} and high {}",
+            self.low_watermark, self.high_watermark
+        ))
+    }
+}
+
+/// Tier 1.
+pub struct MemoryTier {
+    store: Store,
+    promises: Promises,
+    clock: Arc<dyn Clock>,
+    config: RwLock<MemoryConfig>,
+    housekeeper: Mutex<Option<Thread>>,
+    /// Set while the housekeeper has been woken and has not looked yet, so that it is woken once.
+    woken: AtomicBool,
+}
+
+impl MemoryTier {
+    /// An empty tier that takes of the budget what the others leave. Its housekeeper runs until it is dropped.
+    pub fn new(
+        config: MemoryConfig,
+        budget: &Arc<Budget>,
+        clock: Arc<dyn Clock>,
+        seed: u64,
+    ) -> io::Result<Arc<Self>> {
+        let store =
+            Store::new(&StoreConfig { shards: None, capacity_bytes: None, seed }, Arc::clone(budget))?;
+        let tier = Arc::new(Self {
+            promises: Promises::new(store.capacity_bytes()),
+            store,
+            clock,
+            config: RwLock::new(config),
+            housekeeper: Mutex::new(None),
+            woken: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&tier);
+        let thread = thread::Builder::new().name("memory-keeper".into()).spawn(move || keep_house(&weak))?;
+        *tier.housekeeper.lock() = Some(thread.thread().clone());
+        Ok(tier)
+    }
+
+    /// The shards, for measuring.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Changes the watermarks.
+    pub fn reconfigure(&self, config: MemoryConfig) {
+        *self.config.write() = config;
+        self.wake();
+    }
+
+    /// Has the housekeeper run when there is more than the high watermark.
+    fn after_growth(&self) {
+        let high = self.config.read().high_watermark;
+        if self.store.used_bytes() as f64 > self.store.capacity_bytes() as f64 * high {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::Relaxed)
+            && let Some(thread) = &*self.housekeeper.lock()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// One round of housekeeping; the new cursor, and whether there is more to do at once.
+    fn round(&self, cursor: u32, evicting: bool) -> (u32, bool) {
+        self.woken.store(false, Ordering::Relaxed);
+        self.store.refresh_limits();
+        self.store.reap();
+        let MemoryConfig { high_watermark, low_watermark } = *self.config.read();
+        let share = if evicting { low_watermark } else { high_watermark };
+        let used = self.store.used_bytes() as f64;
+        let evicting = used > self.store.capacity_bytes() as f64 * share
+            && !self.store.evict_to(low_watermark, EVICTIONS);
+        if evicting {
+            return (cursor, true);
+        }
+        (self.store.sweep(cursor, SWEEP, self.clock.now_ms()), false)
+    }
+
+    fn find_root(&self, key: &Key) -> Lookup<Root> {
+        let Some(record) = self.store.get_owned(Kind::Value, key.as_bytes()) else { return Lookup::Miss };
+        let Some((meta, body_at)) = layout::decode_value(record.content(), record.pages_len()) else {
+            return Lookup::Miss;
+        };
+        let now_ms = self.clock.now_ms();
+        if meta.expired(now_ms) {
+            drop(record);
+            self.store.expire(key.as_bytes(), now_ms);
+            return Lookup::Miss;
+        }
+        let size = meta.size as usize;
+        match layout::name_of(record.content()) {
+            Some((Kind::Value, _)) => {
+                Lookup::Hit(Root { meta, data: Some(record.body(body_at, 0, size)), hold: None })
+            }
+            _ => Lookup::Hit(Root { meta, data: None, hold: Some(Box::new(record)) }),
+        }
+    }
+
+    fn find_plain(&self, kind: Kind, name: &[u8], from: usize, to: usize) -> Lookup<Payload> {
+        match self.store.get_owned(kind, name) {
+            Some(record) => {
+                let body_at = layout::plain_body_at(record.content());
+                Lookup::Hit(record.body(body_at, from, to))
+            }
+            None => Lookup::Miss,
+        }
+    }
+
+    fn commit_now(&self, key: &Key, meta: &Metadata, body: NewBody<'_>) -> Result<(), Refusal> {
+        let done = match body {
+            NewBody::Borrowed(bytes) => {
+                let head = layout::encode_value(Kind::Value, key.as_bytes(), meta);
+                self.store.put(Kind::Value, key.as_bytes(), &[&head, bytes], None, None)
+            }
+            NewBody::Filled(buffer) => {
+                let head = layout::encode_value(Kind::Value, key.as_bytes(), meta);
+                let pages = self.take_back(buffer)?;
+                self.store.put(Kind::Value, key.as_bytes(), &[&head], Some(pages), None)
+            }
+            NewBody::Chunks { staged, pages } => self.commit_chunks(key, meta, staged, &pages),
+        };
+        self.after_growth();
+        done.map_err(|NoRoom| Refusal::Full)
+    }
+
+    /// Chunks first, then pages, the root last: from then on readers see the whole.
+    fn commit_chunks(
+        &self,
+        key: &Key,
+        meta: &Metadata,
+        staged: Vec<Staged>,
+        pages: &[Bytes],
+    ) -> Result<(), NoRoom> {
+        let owner = Owner { key: key.hash(), version: meta.version };
+        self.store.open_value(owner, key);
+        let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
+        let digests = pages.concat();
+        let done = staged.into_iter().try_for_each(|chunk| self.keep_chunk(chunk, owner)).and_then(|()| {
+            let mut numbered = (0..).zip(pages);
+            numbered.try_for_each(|(number, page)| self.store.put_page(&PageRef { owner, number }, page))?;
+            self.store.put(Kind::Root, key.as_bytes(), &[&head], None, None)
+        });
+        done.inspect_err(|NoRoom| {
+            self.store.drop_chunks(&digests, owner);
+            self.store.drop_value(owner, meta.size);
+        })
+    }
+
+    fn keep_chunk(&self, staged: Staged, owner: Owner) -> Result<(), NoRoom> {
+        let Staged { chunk, hold } = staged;
+        let hold: Box<dyn Any> = hold;
+        match hold.downcast::<StagedChunk>().map(|hold| *hold) {
+            Ok(StagedChunk::Fresh(buffer)) => {
+                let pages = buffer.into_pages();
+                if self.store.share_chunk(&chunk, owner) {
+                    return Ok(());
+                }
+                self.store.put_chunk(&chunk, pages, owner)
+            }
+            Ok(StagedChunk::Here(record)) => {
+                if self.store.share_chunk(&chunk, owner) {
+                    return Ok(());
+                }
+                // It was evicted since it arrived, and this reference is what is left of it.
+                let body_at = layout::plain_body_at(record.content());
+                let payload = record.body(body_at, 0, chunk.len as usize);
+                let mut pages = self.store.stage(payload.len()).map(|pages| self.counted(pages))?;
+                payload.pieces().for_each(|piece| copy_into(&mut pages, piece));
+                self.store.put_chunk(&chunk, pages.into_pages(), owner)
+            }
+            Err(_) => Err(NoRoom),
+        }
+    }
+
+    fn counted(&self, pages: PageBuffer) -> StagedBuffer {
+        let staged = Arc::clone(self.store.staged());
+        StagedBuffer { counted: pages.footprint() as u64, pages: Some(pages), staged }
+    }
+
+    /// A buffer that this tier handed out, trimmed to what is in it.
+    fn take_back(&self, buffer: Box<dyn Buffer>) -> Result<PageBuffer, Refusal> {
+        let buffer = buffer.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full)?;
+        let mut pages = buffer.into_pages();
+        if pages.trim() { Ok(pages) } else { Err(Refusal::Full) }
+    }
+}
+
+/// A buffer of an upload. Its bytes count as the tier's until it is taken back or dropped.
+struct StagedBuffer {
+    pages: Option<PageBuffer>,
+    counted: u64,
+    staged: Arc<AtomicU64>,
+}
+
+impl StagedBuffer {
+    /// The pages, no longer counted as an upload's.
+    fn into_pages(mut self) -> PageBuffer {
+        // INVARIANT: the pages are there until this call, which takes the buffer.
+        self.pages.take().expect("a staged buffer has its pages until it is taken back")
+    }
+
+    fn pages(&self) -> &PageBuffer {
+        // INVARIANT: as for `into_pages`.
+        self.pages.as_ref().expect("a staged buffer has its pages until it is taken back")
+    }
+
+    fn pages_mut(&mut self) -> &mut PageBuffer {
+        // INVARIANT: as for `into_pages`.
+        self.pages.as_mut().expect("a staged buffer has its pages until it is taken back")
+    }
+}
+
+impl Drop for StagedBuffer {
+    fn drop(&mut self) {
+        self.staged.fetch_sub(self.counted, Ordering::Relaxed);
+    }
+}
+
+impl Buffer for StagedBuffer {
+    fn capacity(&self) -> usize {
+        self.pages().capacity()
+    }
+
+    fn filled(&self) -> usize {
+        self.pages().filled()
+    }
+
+    fn space(&mut self) -> &mut [u8] {
+        self.pages_mut().space()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.pages_mut().advance(count);
+    }
+
+    fn run(&self, from: usize) -> &[u8] {
+        self.pages().run(from)
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self
+    }
+}
+
+/// A chunk that has arrived: in its upload's buffer, or already here because another value has it.
+enum StagedChunk {
+    Fresh(StagedBuffer),
+    Here(OwnedRef),
+}
+
+fn copy_into(buffer: &mut StagedBuffer, bytes: &[u8]) {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let space = buffer.space();
+        let count = space.len().min(rest.len());
+        let (now, later) = rest.split_at(count);
+        space[..count].copy_from_slice(now);
+        buffer.advance(count);
+        rest = later;
+    }
+}
+
+impl Tier for MemoryTier {
+    fn name(&self) -> TierName {
+        TierName::Memory
+    }
+
+    fn root(&self, key: &Key) -> Reply<'_, Lookup<Root>> {
+        Reply::Ready(self.find_root(key))
+    }
+
+    fn page(&self, page: &PageRef) -> Reply<'_, Lookup<Payload>> {
+        Reply::Ready(self.find_plain(Kind::Page, &layout::page_name(page), 0, usize::MAX))
+    }
+
+    fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Payload>> {
+        Reply::Ready(self.find_plain(Kind::Chunk, &layout::chunk_name(chunk), from as usize, to as usize))
+    }
+
+    fn has_chunk(&self, chunk: &ChunkRef) -> Reply<'_, bool> {
+        Reply::Ready(self.store.has_chunk(chunk))
+    }
+
+    fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
+        self.promises.admit(bytes)
+    }
+
+    fn buffer(&self, len: usize) -> Reply<'_, Result<Box<dyn Buffer>, Refusal>> {
+        let buffer = self.store.stage(len).map(|pages| Box::new(self.counted(pages)) as Box<dyn Buffer>);
+        self.after_growth();
+        Reply::Ready(buffer.map_err(|NoRoom| Refusal::Full))
+    }
+
+    fn stage(&self, chunk: ChunkRef, data: Box<dyn Buffer>) -> Reply<'_, Result<Staged, Refusal>> {
+        let here = self.store.get_owned(Kind::Chunk, &layout::chunk_name(&chunk));
+        let staged = match here {
+            Some(record) => Ok(StagedChunk::Here(record)),
+            None => data.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full).and_then(
+                |mut buffer| {
+                    let trimmed = buffer.pages_mut().trim();
+                    trimmed.then_some(StagedChunk::Fresh(*buffer)).ok_or(Refusal::Full)
+                },
+            ),
+        };
+        Reply::Ready(staged.map(|hold| Staged { chunk, hold: Box::new(hold) }))
+    }
+
+    fn commit<'a>(
+        &'a self,
+        key: &'a Key,
+        meta: &'a Metadata,
+        body: NewBody<'a>,
+    ) -> Reply<'a, Result<(), Refusal>> {
+        Reply::Ready(self.commit_now(key, meta, body))
+    }
+
+    fn remove(&self, key: &Key) -> Reply<'_, bool> {
+        let now_ms = self.clock.now_ms();
+        self.store.expire(key.as_bytes(), now_ms);
+        let removed = self.store.remove(key.as_bytes(), |_| true);
+        self.wake();
+        Reply::Ready(removed)
+    }
+
+    fn usage(&self) -> Usage {
+        self.store.usage()
+    }
+}
+
+/// The housekeeper: evicts ahead of need, removes what has expired, drops the chunks of values that are gone.
+fn keep_house(tier: &Weak<MemoryTier>) {
+    let mut cursor = 0;
+    let mut more = false;
+    while let Some(tier) = tier.upgrade() {
+        (cursor, more) = tier.round(cursor, more);
+        drop(tier);
+        if !more {
+            thread::park_timeout(ROUND);
+        }
+    }
+}
