@@ -11,7 +11,8 @@
 //! # Layout
 //! - this file: the decisions;
 //! - `lists`: two LRU lists threaded through one array;
-//! - `ghosts`: B1 and B2 with their index.
+//! - `ghosts`: B1 and B2, found by identity;
+//! - `buckets`: the hash table of the ghosts, which grows without a pause.
 //!
 //! # What it does not know
 //! Keys, values, time, threads. The shell around it has the look-up table, so residents are named by a slot number
@@ -29,8 +30,8 @@
 //! memory than the cache has. Bound to the number of residents, ghosts cost a constant times what residents cost, and
 //! the longer ghost list pays, which is the flood's. Where sizes are alike it never binds: a full cache of pages has at
 //! most as many ghosts as residents.
-#![forbid(unsafe_code)]
 
+mod buckets;
 mod ghosts;
 mod lists;
 #[cfg(test)]
@@ -181,7 +182,8 @@ impl Policy {
     }
 
     /// A victim that cannot leave now (it is pinned) goes to the most recently used end of its own list, and the next
-    /// [`Policy::victim`] is another if there is one. It was not used, so it is not moved to T2.
+    /// [`Policy::victim`] is another if there is one; where all may be
+    /// pinned, the caller limits its tries. It was not used, so it is not moved to T2.
     pub fn rotate(&mut self, slot: u32) {
         if let Some((side, _)) = self.residents.find(slot) {
             self.residents.relocate(slot, side, End::Mru);

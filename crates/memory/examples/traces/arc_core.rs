@@ -20,10 +20,8 @@ impl ArcCore {
     }
 
     fn slot_for(&mut self, key: u64) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.keys.push(0);
-            u32::try_from(self.keys.len() - 1).expect("fewer values than slots")
-        });
+        let slot = self.free.pop().unwrap_or(self.keys.len() as u32);
+        self.keys.resize(self.keys.len().max(slot as usize + 1), 0);
         self.keys[slot as usize] = key;
         self.slots.insert(key, slot);
         slot

@@ -8,7 +8,7 @@ use std::{array, iter};
 
 /// No node: the neighbour of an end, and the ends of an empty list.
 pub(super) const NIL: u32 = u32::MAX;
-/// Nodes in a segment: 12 KiB of residents, 20 KiB of ghosts.
+/// Nodes in a segment: 12 KiB of residents, 24 KiB of ghosts.
 pub(super) const SEGMENT: usize = 1024;
 /// The heaviest weight a node can remember.
 pub(super) const MAX_WEIGHT: u32 = (1 << WEIGHT_BITS) - 1;
@@ -159,9 +159,9 @@ impl<P: Copy + Default> Lists<P> {
         self.node(at).payload
     }
 
-    /// Changes what a node carries, in a list or not.
-    pub(super) fn set_payload(&mut self, at: u32, payload: P) {
-        self.node_mut(at).payload = payload;
+    /// What a node carries, in a list or not.
+    pub(super) fn payload_mut(&mut self, at: u32) -> &mut P {
+        &mut self.node_mut(at).payload
     }
 
     pub(super) fn weight(&self, side: Side) -> u64 {

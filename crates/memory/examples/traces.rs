@@ -2,11 +2,14 @@
 //!
 //! `cargo run --release -p elcache-memory --example traces [PART OF A TRACE'S NAME]`
 //!
-//! To add a policy: a file with its `Replay`, and a line in `POLICIES`.
+//! To add a policy: a file in `traces/` with its `Replay`, and a line in `POLICIES`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
 
+#[path = "traces/arc_core.rs"]
 mod arc_core;
+#[path = "traces/replay.rs"]
 mod replay;
+#[path = "traces/trace.rs"]
 mod trace;
 
 use std::time::Instant;
