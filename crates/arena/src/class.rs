@@ -61,6 +61,13 @@ pub(crate) fn for_len(len: usize) -> Option<Class> {
     TABLE.by_granules.get(len.div_ceil(GRANULE)).copied()
 }
 
+/// The largest of the `stride` neighbouring classes to which this one belongs. The classes from 4 KiB up are far enough
+/// apart as they are.
+pub(crate) fn coarser(class: Class, stride: Class) -> Class {
+    let coarse = (class / stride * stride + stride - 1).min(COUNT as Class - 1);
+    if size(coarse) <= crate::PAGE_SIZE { coarse } else { class }
+}
+
 /// Bytes in a slot of this class.
 pub(crate) fn size(class: Class) -> usize {
     usize::from(TABLE.sizes[usize::from(class)])
@@ -97,6 +104,16 @@ mod tests {
             assert_eq!(size(class), pages * PAGE_SIZE);
         }
         const { assert!(COUNT < MAX_CLASSES) };
+    }
+
+    #[test]
+    fn coarser_classes_hold_as_much_and_are_few() {
+        for stride in [1, 2, 4] {
+            let used: std::collections::BTreeSet<_> =
+                (0..COUNT as Class).map(|class| coarser(class, stride)).collect();
+            assert!(used.len() <= COUNT / usize::from(stride) + 20, "{} classes", used.len());
+            assert!((0..COUNT as Class).all(|class| size(coarser(class, stride)) >= size(class)));
+        }
     }
 
     #[test]

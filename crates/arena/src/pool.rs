@@ -84,6 +84,9 @@ pub struct Pool {
     bases: Box<[AtomicPtr<u8>]>,
     limit_blocks: AtomicUsize,
     used_blocks: AtomicUsize,
+    /// Of so many neighbouring classes only the largest is used: in a small pool, a block of every class would be most of
+    /// it.
+    class_stride: Class,
     inner: Mutex<Inner>,
 }
 
@@ -102,6 +105,11 @@ impl Pool {
             bases: (0..regions).map(|_| AtomicPtr::default()).collect(),
             limit_blocks: AtomicUsize::new(max_blocks),
             used_blocks: AtomicUsize::new(0),
+            class_stride: match max_blocks * BLOCK_SIZE >> 20 {
+                0..64 => 4,
+                64..200 => 2,
+                _ => 1,
+            },
             inner: Mutex::new(Inner::new()),
         }))
     }
@@ -127,7 +135,7 @@ impl Pool {
     pub(crate) fn take(&self, len: usize) -> Option<Loc> {
         let mut inner = self.inner.lock();
         match class::for_len(len) {
-            Some(class) => self.take_slot(&mut inner, class),
+            Some(class) => self.take_slot(&mut inner, class::coarser(class, self.class_stride)),
             None => {
                 let blocks = len.div_ceil(BLOCK_SIZE);
                 let loc = self.take_run(&mut inner, blocks)?;

@@ -188,6 +188,9 @@ pub trait Tier: Send + Sync + 'static {
     /// that a request may wait.
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>>;
 
+    /// The most bytes that it could ever promise one upload.
+    fn largest_admission(&self) -> u64;
+
     /// Room for `len` bytes, 1 to 4 MiB, under a promise of [`Tier::admit`].
     fn buffer(&self, len: usize) -> Reply<'_, Result<Box<dyn Buffer>, Refusal>>;
 

@@ -86,7 +86,7 @@ impl Upload {
         match &self.buffer {
             Some(buffer) if buffer.filled() < buffer.capacity() => return Ok(()),
             Some(buffer) if (buffer.capacity() as u64) < CHUNK_SIZE && self.options.length.is_none() => {
-                return self.grow_first_buffer().await;
+                return self.grow_buffer().await;
             }
             Some(_) => self.hash_chunk().await?,
             None => {}
@@ -94,10 +94,7 @@ impl Upload {
         let len = match self.options.length {
             Some(length) => (length - self.received).min(CHUNK_SIZE),
             None if self.received == 0 => FIRST_BUFFER,
-            None => {
-                self.promise_more().await?;
-                CHUNK_SIZE
-            }
+            None => self.promise_more().await?,
         };
         self.buffer = Some(self.room(len).await?);
         Ok(())
@@ -203,10 +200,11 @@ impl Upload {
         Ok(())
     }
 
-    /// A value of unknown length is larger than its first buffer: a whole chunk's takes its place.
-    async fn grow_first_buffer(&mut self) -> Result<(), WriteError> {
-        self.promise_more().await?;
-        let mut larger = self.room(CHUNK_SIZE).await?;
+    /// A value of unknown length is larger than its buffer, which is smaller than a chunk: a larger one takes its place.
+    async fn grow_buffer(&mut self) -> Result<(), WriteError> {
+        let filled = self.buffer.as_ref().map_or(0, |buffer| buffer.filled()) as u64;
+        let more = self.promise_more().await?;
+        let mut larger = self.room((filled + more).min(CHUNK_SIZE)).await?;
         if let Some(smaller) = self.buffer.take() {
             let mut at = 0;
             while !smaller.run(at).is_empty() {
@@ -221,19 +219,18 @@ impl Upload {
         Ok(())
     }
 
-    /// Sees to it that one chunk more is promised.
-    async fn promise_more(&mut self) -> Result<(), WriteError> {
-        let needed = self.received.saturating_add(CHUNK_SIZE);
-        while self.promised < needed {
-            let wanted = self.promised.max(FIRST_PROMISE);
-            match self.promise(wanted).await {
-                Ok(()) => {}
-                // Twice as much would never fit; what is needed may.
-                Err(WriteError::DoesNotFit) => self.promise(needed - self.promised).await?,
-                Err(other) => return Err(other),
-            }
+    /// Sees to it that more is promised, and says how much: a whole chunk, or as much as could ever be. What is asked
+    /// for is much more than a chunk: uploads that each hold a little and wait for the next little would wait for one
+    /// another.
+    async fn promise_more(&mut self) -> Result<u64, WriteError> {
+        let largest = self.tier.largest_admission();
+        while self.promised < self.received.saturating_add(CHUNK_SIZE) && self.promised < largest {
+            self.promise(self.promised.max(FIRST_PROMISE).min(largest - self.promised)).await?;
         }
-        Ok(())
+        match self.promised.saturating_sub(self.received) {
+            0 => Err(WriteError::DoesNotFit),
+            more => Ok(more.min(CHUNK_SIZE)),
+        }
     }
 
     async fn promise(&mut self, bytes: u64) -> Result<(), WriteError> {

@@ -19,7 +19,8 @@ use elcache_core::span::Span;
 use elcache_core::tier::Tier;
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_engine::{
-    Engine, EngineConfig, Found, MAX_SMALL, Opened, PutOptions, ReadFailed, Readable, Stored, Value, WriteError,
+    Engine, EngineConfig, Found, MAX_SMALL, Opened, PutOptions, ReadFailed, Readable, Stored, Value,
+    WriteError,
 };
 use elcache_memory::{MemoryConfig, MemoryTier};
 use elcache_metrics::Metrics;
@@ -64,8 +65,8 @@ impl Random {
             0 => 0,
             1..=3 => self.below(3000),
             4 => self.below(200_000),
-            5 => CHUNK_SIZE - 2 + self.below(5),
-            6 => 2 * CHUNK_SIZE - 2 + self.below(5),
+            5 if largest > CHUNK_SIZE => CHUNK_SIZE - 2 + self.below(5),
+            6 if largest > CHUNK_SIZE => 2 * CHUNK_SIZE - 2 + self.below(5),
             _ => self.below(largest),
         };
         size.min(largest)
@@ -81,7 +82,13 @@ fn content(write: u32, span: Span) -> Vec<u8> {
     (span.start()..span.end()).map(|offset| byte(write, offset)).collect()
 }
 
-async fn put(node: &Node, key: &Key, write: u32, size: u64, mut options: PutOptions) -> Result<Stored, WriteError> {
+async fn put(
+    node: &Node,
+    key: &Key,
+    write: u32,
+    size: u64,
+    mut options: PutOptions,
+) -> Result<Stored, WriteError> {
     options.flags = write;
     let bytes = content(write, Span::whole(size));
     if bytes.len() <= MAX_SMALL && write.is_multiple_of(2) {
@@ -118,7 +125,11 @@ async fn read(node: &Node, value: &Arc<Value>, span: Span) -> Result<bool, ReadF
     while let Some(payload) = reader.next().await? {
         let bytes = payload.to_contiguous();
         let here = Span::new(at, at + bytes.len() as u64).unwrap();
-        assert!(bytes == content(value.meta.flags, here), "wrong bytes of write {} in {here:?}", value.meta.flags);
+        assert!(
+            bytes == content(value.meta.flags, here),
+            "wrong bytes of write {} in {here:?}",
+            value.meta.flags
+        );
         // Sometimes less is taken than was offered, as a socket would.
         let taken = (bytes.len() as u64).min(1 + at % 70_000);
         reader.advance(taken);
@@ -168,11 +179,16 @@ impl Worker {
         let write = writes.fetch_add(1, Ordering::Relaxed);
         let size = self.random.size(self.largest);
         history.lock().unwrap().insert(write, (number, size));
-        let ttl_seconds = (self.random.below(4) == 0).then(|| NonZeroU64::new(1 + self.random.below(5)).unwrap());
+        let ttl_seconds =
+            (self.random.below(4) == 0).then(|| NonZeroU64::new(1 + self.random.below(5)).unwrap());
         let now_ms = node.clock.now_ms();
-        match put(node, &key(number), write, size, PutOptions { ttl_seconds, ..PutOptions::default() }).await {
+        match put(node, &key(number), write, size, PutOptions { ttl_seconds, ..PutOptions::default() }).await
+        {
             Ok(stored) => {
-                assert_eq!(stored.digest, Digest(*blake3::hash(&content(write, Span::whole(size))).as_bytes()));
+                assert_eq!(
+                    stored.digest,
+                    Digest(*blake3::hash(&content(write, Span::whole(size))).as_bytes())
+                );
                 let expires_ms = ttl_seconds.map(|seconds| now_ms + seconds.get() * 1000);
                 self.model.insert(number, Some(Written { write, size, expires_ms }));
             }
@@ -191,7 +207,11 @@ impl Worker {
         let before_ms = node.clock.now_ms();
         let Found::Value(value) = node.engine.get(&key(number)).await else { return };
         let last = self.model.get(&number).copied().flatten().expect("a deleted value was found");
-        assert_eq!((value.meta.flags, value.meta.size), (last.write, last.size), "not the last value written");
+        assert_eq!(
+            (value.meta.flags, value.meta.size),
+            (last.write, last.size),
+            "not the last value written"
+        );
         // Another thread may have moved the clock since the write took its time.
         let slack_ms = 60_000;
         assert!(last.expires_ms.is_none_or(|at| before_ms < at + slack_ms), "an expired value was found");
@@ -221,7 +241,8 @@ fn drive(budget_bytes: u64, largest: u64, steps: u32, seed: u64) {
     let history: Arc<History> = Arc::default();
     let writes = Arc::new(AtomicU32::new(1));
     let most_used = Arc::new(AtomicU64::new(0));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
     let workers = (0..THREADS).map(|me| {
         let (node, history, writes) = (Arc::clone(&node), Arc::clone(&history), Arc::clone(&writes));
         let most_used = Arc::clone(&most_used);
@@ -253,8 +274,8 @@ fn sixteen_mebibytes_and_values_up_to_ten() {
 }
 
 #[test]
-fn four_mebibytes_and_small_values() {
-    (1..=4).for_each(|seed| drive(4 << 20, 150_000, 1500, seed));
+fn sixteen_mebibytes_and_small_values() {
+    (1..=4).for_each(|seed| drive(16 << 20, 600_000, 1500, seed));
 }
 
 #[tokio::test]
@@ -349,7 +370,7 @@ async fn what_can_never_fit_is_told_apart_from_what_does_not_fit_now() {
         "a value of unknown length finds out on the way"
     );
     assert!(matches!(node.engine.get(&key(0)).await, Found::Miss));
-    assert!(put(&node, &key(0), 2, 9 << 20, PutOptions::default()).await.is_ok());
+    put(&node, &key(0), 2, 9 << 20, PutOptions::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -361,7 +382,11 @@ async fn a_retry_recognises_its_own_success() {
     let first = put(&node, &key(0), 2, 100, options.clone()).await.unwrap();
     assert!(first.created);
     assert_eq!(put(&node, &key(0), 2, 100, options.clone()).await, Ok(first));
-    assert_eq!(put(&node, &key(0), 5, 100, options.clone()).await, Ok(first), "also where it would be streamed");
+    assert_eq!(
+        put(&node, &key(0), 5, 100, options.clone()).await,
+        Ok(first),
+        "also where it would be streamed"
+    );
     let other = PutOptions { operation: None, ..options };
     assert_eq!(put(&node, &key(0), 2, 100, other).await, Err(WriteError::ConditionFailed));
 }

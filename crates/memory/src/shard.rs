@@ -19,12 +19,20 @@ pub(crate) const ENTRY_OVERHEAD: u64 = 32;
 /// Pinned victims that an eviction passes over before it takes the next one all the same.
 const MAX_ROTATIONS: usize = 64;
 
-/// What a record is found by.
+/// What a record is found by. A value and a root are found by the same name, since both are what a key stands for.
 #[derive(Clone, Copy)]
 pub(crate) struct Name<'a> {
-    pub(crate) kind: Kind,
-    pub(crate) bytes: &'a [u8],
+    kind: Kind,
+    bytes: &'a [u8],
     pub(crate) hash: u64,
+}
+
+impl<'a> Name<'a> {
+    /// The hash is seeded, so that nobody can aim at one bucket from outside.
+    pub(crate) fn new(seed: u64, kind: Kind, bytes: &'a [u8]) -> Self {
+        let kind = if kind == Kind::Root { Kind::Value } else { kind };
+        Self { kind, bytes, hash: xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed ^ kind as u64) }
+    }
 }
 
 /// One part of the tier. Names are spread over the shards by their hash.
@@ -194,7 +202,7 @@ impl Shard {
                 state.policy.rotate(number);
                 continue;
             }
-            let hash = hash(self.seed, kind, bytes);
+            let hash = Name::new(self.seed, kind, bytes).hash;
             state.policy.evict(number, hash);
             drop(record);
             return Some(self.take_out(&mut state, kind, hash, number));
@@ -211,8 +219,7 @@ impl Shard {
             let expired = |content: &[u8]| layout::expires_ms(content).is_some_and(|at| at <= now_ms);
             let Some((kind, bytes)) = layout::name_of(record.content()) else { continue };
             if matches!(kind, Kind::Value | Kind::Root) && expired(record.content()) {
-                let name = Name { kind, bytes, hash: hash(self.seed, kind, bytes) };
-                removed += u64::from(self.remove(name, expired));
+                removed += u64::from(self.remove(Name::new(self.seed, kind, bytes), expired));
             }
         }
         (removed, if end < self.records.highest() { end } else { 0 })
@@ -269,7 +276,7 @@ impl Shard {
     fn hash_of(&self, number: u32) -> Option<u64> {
         let record = self.records.get(number)?;
         let (kind, bytes) = layout::name_of(record.content())?;
-        Some(hash(self.seed, kind, bytes))
+        Some(Name::new(self.seed, kind, bytes).hash)
     }
 
     fn learn(&self, state: &mut State) {
@@ -319,12 +326,6 @@ impl Drop for Locked<'_> {
         self.shard.index_bytes.store(index, Ordering::Relaxed);
         self.shard.ghost_bytes.store(policy.ghost_bytes() as u64, Ordering::Relaxed);
     }
-}
-
-/// The hash under which a name is looked up. Seeded, so that nobody can aim at one bucket from outside.
-pub(crate) fn hash(seed: u64, kind: Kind, bytes: &[u8]) -> u64 {
-    let kind = if kind == Kind::Root { Kind::Value } else { kind };
-    xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed ^ kind as u64)
 }
 
 /// Weights of the policy are 30 bits; a record of one chunk is far below.

@@ -13,7 +13,7 @@ use elcache_core::tree::{self, CHUNK_SIZE};
 
 use crate::layout::{self, Kind};
 use crate::policy::Admission;
-use crate::shard::{ENTRY_OVERHEAD, Name, Shard, hash};
+use crate::shard::{ENTRY_OVERHEAD, Name, Shard};
 use crate::values::Values;
 
 /// A shard holds at least this many chunks, or there is only one.
@@ -290,7 +290,7 @@ impl Store {
     }
 
     pub(crate) fn name<'a>(&self, kind: Kind, bytes: &'a [u8]) -> Name<'a> {
-        Name { kind, bytes, hash: hash(self.seed, kind, bytes) }
+        Name::new(self.seed, kind, bytes)
     }
 
     fn sum(&self, of: impl Fn(&Shard) -> u64) -> u64 {

@@ -240,9 +240,8 @@ impl MemoryTier {
 
     /// A buffer that this tier handed out, trimmed to what is in it.
     fn take_back(&self, buffer: Box<dyn Buffer>) -> Result<PageBuffer, Refusal> {
-        let buffer = buffer.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full)?;
-        let mut pages = buffer.into_pages();
-        if pages.trim() { Ok(pages) } else { Err(Refusal::Full) }
+        let mut buffer = buffer.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full)?;
+        if buffer.trim() { Ok(buffer.into_pages()) } else { Err(Refusal::Full) }
     }
 }
 
@@ -254,6 +253,15 @@ struct StagedBuffer {
 }
 
 impl StagedBuffer {
+    /// Gives back what was not filled; false when that takes room that is not there.
+    fn trim(&mut self) -> bool {
+        let trimmed = self.pages_mut().trim();
+        let now = self.pages().footprint() as u64;
+        self.staged.fetch_sub(self.counted.saturating_sub(now), Ordering::Relaxed);
+        self.counted = self.counted.min(now);
+        trimmed
+    }
+
     /// The pages, no longer counted as an upload's.
     fn into_pages(mut self) -> PageBuffer {
         // INVARIANT: the pages are there until this call, which takes the buffer.
@@ -344,6 +352,10 @@ impl Tier for MemoryTier {
 
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
         self.promises.admit(bytes)
+    }
+
+    fn largest_admission(&self) -> u64 {
+        self.promises.largest()
     }
 
     fn buffer(&self, len: usize) -> Reply<'_, Result<Box<dyn Buffer>, Refusal>> {
