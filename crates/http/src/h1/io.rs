@@ -34,9 +34,6 @@ impl Transport for tokio::net::TcpStream {
     }
 }
 
-#[cfg(test)]
-impl Transport for tokio::io::DuplexStream {}
-
 /// Why nothing more can be read or written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {

@@ -12,8 +12,6 @@ mod head;
 mod io;
 mod pool;
 mod send;
-#[cfg(test)]
-mod tests;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
