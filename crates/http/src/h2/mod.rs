@@ -15,13 +15,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use elcache_core::budget::Taken;
 use http::{HeaderName, HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::answer::answer;
@@ -39,9 +37,9 @@ use self::source::Incomings;
 
 /// Requests at a time on one connection.
 const STREAMS: u32 = 100;
-/// What a client may send before it is read, over all streams of a connection. A window that adapts would grow to
-/// 16 MiB and be filled by a client whose uploads wait for room.
-const WINDOW: u32 = 1 << 20;
+/// What a client may send on one stream before it is read, at least and at most.
+const MIN_WINDOW: u32 = 65_535;
+const MAX_WINDOW: u32 = 1 << 20;
 const PING: Duration = Duration::from_secs(20);
 
 /// What the streams of a connection share.
@@ -49,8 +47,7 @@ struct Connection {
     app: Arc<App>,
     /// Goes up whenever bytes move.
     moves: AtomicU64,
-    /// The window's part of the memory budget, once there is an upload.
-    window: Mutex<Option<Taken>>,
+    window: u32,
 }
 
 /// Serves a connection until it ends. `read` is what has been read from it.
@@ -61,7 +58,7 @@ pub(crate) async fn serve<S: Transport>(
     mut draining: watch::Receiver<bool>,
 ) {
     let config = app.config.get();
-    let shared = Arc::new(Connection { app, moves: AtomicU64::new(0), window: Mutex::new(None) });
+    let shared = Arc::new(Connection { app, moves: AtomicU64::new(0), window: window(&config) });
     let service = service_fn(|request| handle(Arc::clone(&shared), request));
     let io = TokioIo::new(Rewind::new(stream, read));
     let mut connection = pin!(builder(&config).serve_connection(io, service));
@@ -77,6 +74,13 @@ pub(crate) async fn serve<S: Transport>(
     }
 }
 
+/// The windows of all streams together are the connection's: an upload that waits for room and is not read must not
+/// keep the others from going on, and a window that adapts would grow to 16 MiB that no budget knows of.
+fn window(config: &HttpConfig) -> u32 {
+    let share = u32::try_from(config.buffered_per_connection).unwrap_or(u32::MAX) / STREAMS;
+    share.clamp(MIN_WINDOW, MAX_WINDOW)
+}
+
 fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
     let header_list =
         config.request_line.saturating_add(config.headers).saturating_add(config.header_lines * 32);
@@ -86,8 +90,8 @@ fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
         .max_concurrent_streams(STREAMS)
-        .initial_connection_window_size(WINDOW)
-        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(window(config) * STREAMS)
+        .initial_stream_window_size(window(config))
         .max_header_list_size(u32::try_from(header_list).unwrap_or(u32::MAX))
         .max_send_buf_size(CHUNK);
     builder
@@ -117,14 +121,16 @@ async fn handle(
     let head_only = parsed.method == Method::Head;
     let mut source =
         Incomings::new(incoming, &parts.headers, config.body_stall_timeout, Arc::clone(&connection));
-    let response = if source.may_send() && !connection.take_window() {
-        connection.app.metrics.http_request(parsed.method.as_str(), 503);
-        Problem::busy().into_response(Headers::default(), head_only)
-    } else {
-        let answer = answer(&connection.app, &config, parsed, &mut source, Vec::new()).await;
-        answer.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted))?
+    let window = if source.may_send() { connection.window } else { 0 };
+    let response = match connection.app.engine.budget().take(u64::from(window)) {
+        Some(_taken) => answer(&connection.app, &config, parsed, &mut source, Vec::new()).await,
+        None => {
+            connection.app.metrics.http_request(parsed.method.as_str(), 503);
+            Some(Problem::busy().into_response(Headers::default(), head_only))
+        }
     };
     drop(source);
+    let response = response.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted))?;
     translate(&connection, response, config.first_byte_timeout)
 }
 
@@ -168,14 +174,5 @@ fn translate(
 impl Connection {
     fn moved(&self) {
         self.moves.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts the window into the memory budget; false when that has no room.
-    fn take_window(&self) -> bool {
-        let mut window = self.window.lock();
-        if window.is_none() {
-            *window = self.app.engine.budget().take(u64::from(WINDOW));
-        }
-        window.is_some()
     }
 }
