@@ -1,1 +1,54 @@
-//! elcache-http
+//! The HTTP interface: what requests mean, and the servers of HTTP/1.1 and HTTP/2 under it.
+//!
+//! # Layout
+//! Meaning, which knows neither sockets nor an HTTP library:
+//! - `request` reads a head into types, with the help of `method`, `target`, `route`, `fields`, [`range`],
+//!   `condition`, `digest_field`, `date` and `cors`.
+//! - `answer` leads from a request to a response: `get`, `put`, `admin`.
+//! - `response` is status, headers and a plan for the body; `multipart` and `json` write bodies; `problem` is the one
+//!   table of errors.
+//! - `source` is where a request's body comes from; `patience` bounds what is waited for.
+//!
+//! Servers, under one contract:
+//! - `h1` is a server of HTTP/1.1 and 1.0 of our own, `h2` drives hyper's of HTTP/2.
+//! - [`server`] accepts connections and stops in good order; `connections` counts them; [`app`] is what they share;
+//!   [`config`] what can be configured; [`health`] what `/health` says.
+//!
+//! # Invariants
+//! What comes from a client is never indexed, unwrapped or added unchecked. Whatever is buffered is bounded. A body
+//! of which less than announced was sent never looks complete.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod answer;
+pub mod app;
+mod condition;
+pub mod config;
+mod connections;
+mod cors;
+mod date;
+mod digest_field;
+mod fields;
+mod get;
+mod h1;
+mod h2;
+pub mod health;
+mod json;
+mod method;
+mod multipart;
+mod patience;
+mod presence;
+mod problem;
+mod put;
+pub mod range;
+mod request;
+mod response;
+mod route;
+pub mod server;
+mod source;
+mod target;
+mod text;
+
+pub use app::App;
+pub use config::HttpConfig;
+pub use server::Server;

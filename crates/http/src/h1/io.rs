@@ -1,0 +1,292 @@
+//! One connection's bytes: what has been read and not yet used, what is to be written, and the one deadline.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use elcache_core::payload::Payload;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::pool;
+
+/// One read takes at most this much: the head of a request and a small body.
+const READ_SIZE: usize = 20 << 10;
+/// The most pieces in one vectored write.
+const MAX_SLICES: usize = 32;
+/// Stands for a deadline that does not fit the clock.
+const FAR: Duration = Duration::from_secs(365 * 86_400);
+
+/// What a connection runs over.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// From now on closing it is to look like a failure.
+    fn break_off(&self) {}
+}
+
+impl Transport for tokio::net::TcpStream {
+    fn break_off(&self) {
+        // Where this fails the client still misses bytes of the announced length.
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// Why nothing more can be read or written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The client has left, or the connection failed.
+    Gone,
+    /// It took too long.
+    Timeout,
+}
+
+/// How long to wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Until {
+    /// From the moment on when there is something to wait for.
+    In(Duration),
+    /// Until then.
+    At(Instant),
+}
+
+/// This long from now.
+pub(super) fn from_now(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or(now + FAR)
+}
+
+/// One timer for everything that a connection ever waits for. Moving a timer to a later time is put off until it
+/// goes off, so that a busy connection seldom touches the timer wheel.
+struct Timer(Pin<Box<Sleep>>);
+
+impl Timer {
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+        if deadline < self.0.deadline() {
+            self.0.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(self.0.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            self.0.as_mut().reset(deadline);
+        }
+    }
+
+    /// Waits for `poll`, which says how many bytes were moved.
+    async fn wait(
+        &mut self,
+        until: Until,
+        mut poll: impl FnMut(&mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Result<usize, Broken> {
+        let mut deadline = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = poll(cx) {
+                return Poll::Ready(result.map_err(|_| Broken::Gone));
+            }
+            let deadline = *deadline.get_or_insert_with(|| match until {
+                Until::In(limit) => from_now(limit),
+                Until::At(instant) => instant,
+            });
+            self.poll(cx, deadline).map(|()| Err(Broken::Timeout))
+        })
+        .await
+    }
+}
+
+/// Bytes that were read and are not used yet.
+#[derive(Debug, Default)]
+pub(super) struct Input {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Input {
+    pub(super) fn data(&self) -> &[u8] {
+        self.bytes.get(self.used..).unwrap_or_default()
+    }
+
+    pub(super) fn data_mut(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(self.used..).unwrap_or_default()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.used == self.bytes.len()
+    }
+
+    /// Passes used bytes.
+    pub(super) fn consume(&mut self, count: usize) {
+        self.used = self.used.saturating_add(count).min(self.bytes.len());
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.used = 0;
+    }
+
+    fn append(&mut self, bytes: &[u8]) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = pool::take();
+        }
+        if self.used > 0 {
+            self.bytes.drain(..self.used);
+            self.used = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+}
+
+/// A connection.
+pub(super) struct Io<S> {
+    pub(super) stream: S,
+    pub(super) input: Input,
+    /// To be written, up to `out_sent` done already.
+    out: Vec<u8>,
+    out_sent: usize,
+    timer: Timer,
+    /// How long a client may take no byte.
+    pub(super) write_limit: Duration,
+}
+
+impl<S: Transport> Io<S> {
+    pub(super) fn new(stream: S, write_limit: Duration) -> Self {
+        Self {
+            stream,
+            input: Input::default(),
+            out: Vec::new(),
+            out_sent: 0,
+            timer: Timer(Box::pin(sleep_until(from_now(write_limit)))),
+            write_limit,
+        }
+    }
+
+    /// Where answers are written to.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        if self.out.capacity() == 0 {
+            self.out = pool::take();
+        }
+        &mut self.out
+    }
+
+    /// Number of bytes that wait to be written.
+    pub(super) fn pending(&self) -> usize {
+        self.out.len() - self.out_sent
+    }
+
+    /// Gives buffers up that hold nothing.
+    pub(super) fn rest(&mut self) {
+        if self.input.is_empty() {
+            pool::give(std::mem::take(&mut self.input).bytes);
+        }
+        if self.out.is_empty() {
+            pool::give(std::mem::take(&mut self.out));
+        }
+    }
+
+    /// Reads what there is behind the input; 0 at the end. Everything written goes out first, since the client may
+    /// wait for it.
+    pub(super) async fn fill(&mut self, until: Until) -> Result<usize, Broken> {
+        self.flush().await?;
+        let Self { stream, input, timer, .. } = self;
+        timer.wait(until, |cx| poll_fill(stream, input, cx)).await
+    }
+
+    /// Reads straight into `into`; 0 at the end. There must be no input left.
+    pub(super) async fn read(&mut self, into: &mut [u8], until: Until) -> Result<usize, Broken> {
+        self.flush().await?;
+        let Self { stream, timer, .. } = self;
+        timer
+            .wait(until, |cx| {
+                let mut buffer = ReadBuf::new(into);
+                ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            })
+            .await
+    }
+
+    /// Writes everything.
+    pub(super) async fn flush(&mut self) -> Result<(), Broken> {
+        while self.pending() > 0 {
+            self.write(&Payload::new(), 0, Until::In(self.write_limit)).await?;
+        }
+        Ok(())
+    }
+
+    /// One write of what is pending and the payload behind its first `skip` bytes. Says how many bytes of the
+    /// payload went out.
+    pub(super) async fn write(
+        &mut self,
+        payload: &Payload,
+        skip: usize,
+        until: Until,
+    ) -> Result<usize, Broken> {
+        let Self { stream, out, out_sent, timer, .. } = self;
+        let head = out.get(*out_sent..).unwrap_or_default();
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let used = gather(head, payload, skip, &mut slices);
+        let slices = slices.get(..used).unwrap_or_default();
+        let written = match slices {
+            [] => return Ok(0),
+            [only] => timer.wait(until, |cx| Pin::new(&mut *stream).poll_write(cx, only)).await?,
+            several => {
+                timer.wait(until, |cx| Pin::new(&mut *stream).poll_write_vectored(cx, several)).await?
+            }
+        };
+        if written == 0 {
+            return Err(Broken::Gone);
+        }
+        let of_head = written.min(head.len());
+        *out_sent += of_head;
+        if *out_sent == out.len() {
+            out.clear();
+            *out_sent = 0;
+        }
+        Ok(written - of_head)
+    }
+
+    /// Says that nothing more will be written.
+    pub(super) async fn shut_down(&mut self) -> Result<(), Broken> {
+        let limit = Until::In(self.write_limit);
+        let Self { stream, timer, .. } = self;
+        timer.wait(limit, |cx| Pin::new(&mut *stream).poll_shutdown(cx).map_ok(|()| 0)).await.map(|_| ())
+    }
+
+    /// The stream and what was read from it.
+    pub(super) fn into_parts(self) -> (S, Bytes) {
+        let read = Bytes::copy_from_slice(self.input.data());
+        (self.stream, read)
+    }
+}
+
+/// Reads through a buffer that all connections of a thread share, so that waiting needs none.
+fn poll_fill<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    input: &mut Input,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    thread_local!(static SHARED: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into()));
+    SHARED.with_borrow_mut(|shared| {
+        let mut buffer = ReadBuf::new(shared);
+        ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+        input.append(buffer.filled());
+        Poll::Ready(Ok(buffer.filled().len()))
+    })
+}
+
+/// Lists the runs of bytes to be written and returns how many there are.
+fn gather<'a>(head: &'a [u8], payload: &'a Payload, mut skip: usize, slices: &mut [IoSlice<'a>]) -> usize {
+    let mut runs = std::iter::once(head)
+        .chain(payload.pieces().filter_map(|piece| {
+            let passed = skip.min(piece.len());
+            skip -= passed;
+            piece.get(passed..)
+        }))
+        .filter(|run| !run.is_empty());
+    slices.iter_mut().zip(runs.by_ref()).map(|(slice, run)| *slice = IoSlice::new(run)).count()
+}

@@ -1,0 +1,90 @@
+//! The body of a request that comes in frames.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::Connection;
+use crate::patience::within;
+use crate::source::{BodyError, Source};
+use crate::text::parse_decimal;
+
+/// A body that is being read. That it is as long as announced, h2 sees to.
+pub(super) struct Incomings {
+    incoming: Incoming,
+    frame: Bytes,
+    length: Option<u64>,
+    whole: Vec<u8>,
+    stall: Duration,
+    connection: Arc<Connection>,
+}
+
+impl Incomings {
+    pub(super) fn new(
+        incoming: Incoming,
+        headers: &HeaderMap,
+        stall: Duration,
+        connection: Arc<Connection>,
+    ) -> Self {
+        let announced = headers.get(http::header::CONTENT_LENGTH);
+        let length = match announced.and_then(|value| parse_decimal(value.as_bytes()).ok()) {
+            Some(length) => Some(length),
+            None if incoming.is_end_stream() => Some(0),
+            None => None,
+        };
+        Self { incoming, frame: Bytes::new(), length, whole: Vec::new(), stall, connection }
+    }
+
+    /// Whether there may be a body.
+    pub(super) fn may_send(&self) -> bool {
+        !self.incoming.is_end_stream()
+    }
+}
+
+impl Source for Incomings {
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    async fn whole(&mut self, length: usize) -> Result<&[u8], BodyError> {
+        while self.whole.len() < length {
+            if !self.more().await? {
+                return Err(BodyError::Gone);
+            }
+            let count = self.frame.len().min(length - self.whole.len());
+            self.whole.extend_from_slice(self.frame.get(..count).unwrap_or_default());
+            self.frame.advance(count);
+        }
+        Ok(&self.whole)
+    }
+
+    async fn more(&mut self) -> Result<bool, BodyError> {
+        while self.frame.is_empty() {
+            let frame = poll_fn(|cx| Pin::new(&mut self.incoming).poll_frame(cx));
+            match within(self.stall, frame).await {
+                None => return Err(BodyError::Stalled),
+                Some(None) => return Ok(false),
+                Some(Some(Err(_))) => return Err(BodyError::Gone),
+                Some(Some(Ok(frame))) => self.frame = frame.into_data().unwrap_or_default(),
+            }
+            self.connection.moved();
+        }
+        Ok(true)
+    }
+
+    async fn read(&mut self, into: &mut [u8]) -> Result<usize, BodyError> {
+        if !self.more().await? {
+            return Ok(0);
+        }
+        let count = self.frame.len().min(into.len());
+        into.iter_mut().zip(&self.frame).for_each(|(to, from)| *to = *from);
+        self.frame.advance(count);
+        Ok(count)
+    }
+}
