@@ -5,7 +5,9 @@
 //! Layout:
 //! - [`args`]: the command line, and its help;
 //! - [`config`]: every configuration key, read from file, environment and flags, checked, printed, compared;
-//! - [`logging`]: where events go, in which form, and how the level changes while the process runs.
+//! - [`logging`]: where events go, in which form, and how the level changes while the process runs;
+//! - [`node`]: a configuration made into a node that serves;
+//! - [`signals`]: stopping and reloading.
 //!
 //! What it must not do: bind a port or touch a directory before the whole configuration has been found valid.
 
@@ -14,6 +16,8 @@
 pub mod args;
 pub mod config;
 pub mod logging;
+pub mod node;
+pub mod signals;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -21,6 +25,9 @@ use std::process::ExitCode;
 
 use args::Args;
 use config::{Config, Loaded};
+use node::{Node, StartError};
+use signals::{Reloader, Signals};
+use tokio::sync::watch;
 
 /// Reads the configuration and does what the command line asks for. Exit code 1 is a failure that was explained
 /// on stderr.
@@ -28,7 +35,7 @@ pub fn run(args: &Args) -> ExitCode {
     match Config::load(args, std::env::vars_os(), &config::read_file) {
         Err(errors) => fail(&errors),
         Ok(loaded) if args.check_config => check(&loaded),
-        Ok(loaded) => serve(&loaded),
+        Ok(loaded) => serve(args, &loaded),
     }
 }
 
@@ -43,14 +50,44 @@ fn check(loaded: &Loaded) -> ExitCode {
     }
 }
 
-fn serve(loaded: &Loaded) -> ExitCode {
-    if let Err(error) = logging::start(&loaded.config.log) {
-        return fail(&error);
-    }
+fn serve(args: &Args, loaded: &Loaded) -> ExitCode {
+    let log = match logging::start(&loaded.config.log) {
+        Ok(log) => log,
+        Err(error) => return fail(&error),
+    };
     for notice in &loaded.notices {
         tracing::warn!("{notice}");
     }
-    ExitCode::SUCCESS
+    let served = node::runtime(&loaded.config).and_then(|runtime| {
+        let served = runtime.block_on(run_node(args, loaded, log));
+        // What still hashes for an upload that was cut off is not waited for.
+        runtime.shutdown_background();
+        served
+    });
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// From an open port to the end of the last request.
+async fn run_node(args: &Args, loaded: &Loaded, log: logging::LogHandle) -> Result<(), StartError> {
+    let signals = Signals::take().map_err(|error| StartError::new(format!("signals cannot be taken: {error}")))?;
+    let node = Node::build(&loaded.config)?;
+    let address = node.address().map_err(|error| StartError::new(format!("the port is gone: {error}")))?;
+    let (stop, stopped) = watch::channel(false);
+    let reloader = Reloader::new(args.clone(), loaded, log, node.controls());
+    let obeying = tokio::spawn(signals.obey(stop, reloader));
+    let memory = loaded.config.memory.max_size;
+    tracing::info!(node = node.name(), %address, %memory, version = env!("CARGO_PKG_VERSION"), "listening");
+    let finished = node.run(stopped).await;
+    obeying.abort();
+    if finished {
+        tracing::info!("stopped");
+    } else {
+        tracing::warn!("stopped; requests that did not end in time were cut off");
+    }
+    Ok(())
 }
 
 fn fail(reason: &dyn Display) -> ExitCode {

@@ -1,0 +1,170 @@
+//! A node: built from a configuration, run until it is told to stop.
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use elcache_core::budget::Budget;
+use elcache_core::clock::SystemClock;
+use elcache_core::tier::Tier;
+use elcache_engine::{Engine, EngineConfig};
+use elcache_http::{App, HttpConfig, Server};
+use elcache_memory::{MemoryConfig, MemoryTier};
+use elcache_metrics::Metrics;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::config::values::Auto;
+
+/// How long requests in flight may take to end once the node is told to stop.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why a node could not start: one line for the operator.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl StartError {
+    pub(crate) fn new(line: String) -> Self {
+        Self(line)
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The parts of a node that outlive a change of configuration.
+pub struct Node {
+    name: String,
+    app: Arc<App>,
+    memory: Arc<MemoryTier>,
+    listener: TcpListener,
+}
+
+/// The threads that a node runs on.
+pub fn runtime(config: &Config) -> Result<Runtime, StartError> {
+    let workers = match config.performance.worker_threads {
+        Auto::Fixed(workers) => workers as usize,
+        Auto::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+    };
+    // One thread needs no queues between threads: that is cheaper by a fifth for each request.
+    let mut builder = if workers == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    if workers > 1 {
+        builder.worker_threads(workers);
+    }
+    // Blocking threads hash, and no more can hash at once than there are cores.
+    let built = builder.max_blocking_threads(workers.max(2)).thread_name("elcached").enable_all().build();
+    built.map_err(|error| StartError(format!("the threads cannot be started: {error}")))
+}
+
+impl Node {
+    /// Puts the node together and opens its port. To be called within its runtime.
+    pub fn build(config: &Config) -> Result<Self, StartError> {
+        let clock = Arc::new(SystemClock);
+        let budget = Budget::new(config.memory.max_size.bytes());
+        let metrics = Metrics::new();
+        let seed = RandomState::new().hash_one(std::process::id());
+        let memory = MemoryTier::new(memory_config(config), &budget, clock.clone(), seed)
+            .map_err(|error| StartError(format!("memory.max_size {}: {error}", config.memory.max_size)))?;
+        let tiers: Vec<Arc<dyn Tier>> = vec![memory.clone()];
+        let engine = Engine::new(EngineConfig::default(), tiers, clock, budget, Arc::clone(&metrics));
+        let app = App::new(engine, metrics, http_config(config));
+        let listener = listen(config)?;
+        Ok(Self { name: node_name(config), app, memory, listener })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// What this node is called.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What changes of the configuration can be told to while it runs.
+    pub fn controls(&self) -> Controls {
+        Controls { app: Arc::clone(&self.app), memory: Arc::clone(&self.memory) }
+    }
+
+    /// Serves until `stop` turns true, then ends what is in flight; false when that took too long.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) -> bool {
+        self.app.health().set_ready();
+        let app = Arc::clone(&self.app);
+        let stopped = async move {
+            // An error means that nobody is left who could ask for a stop.
+            let _ = stop.wait_for(|stop| *stop).await;
+            app.health().set_draining();
+        };
+        Server::new(self.app).serve(self.listener, stopped, DRAIN_LIMIT).await
+    }
+}
+
+/// Applies a changed configuration to a running node.
+pub struct Controls {
+    app: Arc<App>,
+    memory: Arc<MemoryTier>,
+}
+
+impl Controls {
+    /// Takes over what can change while the node runs.
+    pub fn apply(&self, config: &Config) {
+        self.app.config().replace(http_config(config));
+        self.memory.reconfigure(memory_config(config));
+    }
+}
+
+fn listen(config: &Config) -> Result<TcpListener, StartError> {
+    let address = SocketAddr::new(config.network.bind_address, config.network.http_port);
+    Server::bind(address).map_err(|error| {
+        let advice = match error.kind() {
+            io::ErrorKind::AddrInUse => "another program listens there; choose another port with --port",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose another with --port",
+            io::ErrorKind::AddrNotAvailable => "this machine has no such address; see network.bind_address",
+            _ => "see network.bind_address and network.http_port",
+        };
+        StartError(format!("cannot listen on {address}: {error} ({advice})"))
+    })
+}
+
+fn memory_config(config: &Config) -> MemoryConfig {
+    MemoryConfig { high_watermark: config.memory.high_watermark, low_watermark: config.memory.low_watermark }
+}
+
+fn http_config(config: &Config) -> HttpConfig {
+    let limits = &config.limits;
+    let bytes = |size: crate::config::size::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
+    HttpConfig {
+        connections: limits.connections.min(config.network.max_connections) as usize,
+        connections_per_address: limits.connections_per_address as usize,
+        request_line: bytes(limits.request_line),
+        headers: bytes(limits.headers),
+        header_lines: HttpConfig::MAX_HEADER_LINES,
+        header_timeout: limits.header_timeout,
+        idle_timeout: limits.idle_timeout,
+        body_stall_timeout: limits.body_stall_timeout,
+        first_byte_timeout: limits.first_byte_timeout,
+        value_size: limits.value_size.bytes(),
+        buffered_per_connection: bytes(limits.buffered_per_connection),
+        cors_origins: config.http.cors_origins.clone(),
+    }
+}
+
+/// The configured name, or the host's with a suffix that tells nodes of one host apart.
+fn node_name(config: &Config) -> String {
+    let made_up = || {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        format!("{host}-{:06x}", RandomState::new().hash_one(&host) & 0xff_ffff)
+    };
+    config.node_name.clone().unwrap_or_else(made_up)
+}
