@@ -1,0 +1,209 @@
+//! One run: connections that each send their next request as soon as the last answer is whole, for a warm-up and then
+//! for a measured window.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+use crate::connection::{Connection, Wire};
+use crate::content::Random;
+use crate::cpu;
+use crate::error::Error;
+use crate::histogram::Histogram;
+use crate::protocol::Protocol;
+use crate::workload::{Action, Kind, Request, Workload};
+
+/// A server that is silent for so long while requests are out has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often the end of the window and the user's wish are looked at when nothing comes.
+const TICK_MS: u16 = 20;
+
+/// What to run.
+pub struct Plan<'a> {
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What is asked.
+    pub workload: Workload,
+    /// How many connections, each with one request in flight.
+    pub connections: usize,
+    /// Not measured.
+    pub warm_up: Duration,
+    /// Measured.
+    pub window: Duration,
+    /// Compares every byte, and reads back what it has put. Numbers of such a run measure the generator.
+    pub verify: bool,
+    /// The same seed gives the same requests.
+    pub seed: u64,
+    /// Ends the run early when it becomes true.
+    pub interrupted: &'a AtomicBool,
+}
+
+/// What was measured in the window.
+pub struct Outcome {
+    /// Whole good answers.
+    pub requests: u64,
+    /// Payload of them, headers not counted.
+    pub bytes: u64,
+    /// Length of the window.
+    pub elapsed: Duration,
+    /// From the first byte sent to the last byte received.
+    pub latencies: Histogram,
+    /// Processor time of the server.
+    pub server_cpu: Duration,
+    /// Processor time of the generator.
+    pub load_cpu: Duration,
+}
+
+/// Runs the plan. `server_cpu` tells how much processor time the server has used so far.
+pub fn run(plan: &Plan<'_>, server_cpu: &dyn Fn() -> Duration) -> Result<Outcome, Error> {
+    let mut load = Load::connect(plan)?;
+    load.run_until(Instant::now() + plan.warm_up)?;
+    load.counted = Counted::default();
+    let (begin, server, own) = (Instant::now(), server_cpu(), cpu::own());
+    load.run_until(begin + plan.window)?;
+    let counted = std::mem::take(&mut load.counted);
+    let outcome = Outcome {
+        requests: counted.latencies.len(),
+        bytes: counted.bytes,
+        elapsed: begin.elapsed(),
+        latencies: counted.latencies,
+        server_cpu: server_cpu().saturating_sub(server),
+        load_cpu: cpu::own().saturating_sub(own),
+    };
+    load.finish()?;
+    Ok(outcome)
+}
+
+#[derive(Default)]
+struct Counted {
+    latencies: Histogram,
+    bytes: u64,
+}
+
+struct Load<'a> {
+    plan: &'a Plan<'a>,
+    wire: Wire,
+    epoll: Epoll,
+    connections: Vec<Connection>,
+    random: Random,
+    counted: Counted,
+    finishing: bool,
+    now: Instant,
+    last_answer: Instant,
+}
+
+impl<'a> Load<'a> {
+    fn connect(plan: &'a Plan<'a>) -> Result<Self, Error> {
+        let put_size = if plan.workload.kind == Kind::Put { plan.workload.size } else { 0 };
+        let idle = Request::get(plan.workload.value(0));
+        let mut load = Self {
+            plan,
+            wire: Wire::new(plan.protocol, plan.verify, put_size),
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
+                .map_err(Error::io("creating an epoll instance"))?,
+            connections: Vec::with_capacity(plan.connections),
+            random: Random::new(plan.seed),
+            counted: Counted::default(),
+            finishing: false,
+            now: Instant::now(),
+            last_answer: Instant::now(),
+        };
+        // Edges: a connection is registered once, and is read and written until the socket has no more to give.
+        let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
+        for index in 0..plan.connections {
+            let connection = Connection::open(plan.address, idle)?;
+            connection.stream().set_nonblocking(true).map_err(Error::io("making a socket non-blocking"))?;
+            let event = EpollEvent::new(edges, index as u64);
+            load.epoll.add(connection.stream(), event).map_err(Error::io("watching a socket"))?;
+            load.connections.push(connection);
+        }
+        for index in 0..plan.connections {
+            load.begin(index, Instant::now())?;
+        }
+        Ok(load)
+    }
+
+    fn run_until(&mut self, deadline: Instant) -> Result<(), Error> {
+        while self.now < deadline {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the requests that are out come back, so that no server is left with half of one.
+    fn finish(&mut self) -> Result<(), Error> {
+        self.finishing = true;
+        while self.connections.iter().any(Connection::is_busy) {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for sockets once and serves those that are ready.
+    fn turn(&mut self) -> Result<(), Error> {
+        let mut events = [EpollEvent::empty(); 64];
+        let ready = match self.epoll.wait(&mut events, EpollTimeout::from(TICK_MS)) {
+            Ok(ready) => ready,
+            Err(Errno::EINTR) => 0,
+            Err(errno) => return Err(Error::io("waiting for sockets")(errno)),
+        };
+        if self.plan.interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        for event in &events[..ready] {
+            self.serve(event.data() as usize)?;
+        }
+        let now = Instant::now();
+        if ready > 0 {
+            self.last_answer = now;
+        } else if now - self.last_answer > PATIENCE {
+            return Err(Error::Stalled(PATIENCE.as_secs()));
+        }
+        self.now = now;
+        Ok(())
+    }
+
+    fn serve(&mut self, index: usize) -> Result<(), Error> {
+        let connection = &mut self.connections[index];
+        if !connection.advance(&mut self.wire)? {
+            return Ok(());
+        }
+        let now = Instant::now();
+        self.counted.latencies.record(now - connection.started());
+        self.counted.bytes += connection.request().length();
+        if self.finishing { Ok(()) } else { self.begin(index, now) }
+    }
+
+    fn begin(&mut self, index: usize, now: Instant) -> Result<(), Error> {
+        let request = self.next_request(index);
+        let connection = &mut self.connections[index];
+        connection.begin(&self.wire, request, now);
+        connection.send(&self.wire)
+    }
+
+    /// When verifying, what was put is read back by the connection that put it, and no two connections put the same
+    /// value.
+    fn next_request(&mut self, index: usize) -> Request {
+        let last = self.connections[index].request();
+        if self.plan.verify
+            && let Action::Put { origin } = last.action
+        {
+            return Request { value: last.value, action: Action::Get { origin } };
+        }
+        let mut request = self.plan.workload.next(&mut self.random);
+        if let Action::Put { origin } = &mut request.action {
+            *origin = self.wire.fresh_origin();
+            if self.plan.verify {
+                let connections = self.plan.connections as u64;
+                request.value.number -= request.value.number % connections;
+                request.value.number += index as u64;
+            }
+        }
+        request
+    }
+}
