@@ -59,8 +59,9 @@ pub struct Outcome {
     pub load_cpu: Duration,
 }
 
-/// Runs the plan. `server_cpu` tells how much processor time the server has used so far.
-pub fn run(plan: &Plan<'_>, server_cpu: &dyn Fn() -> Duration) -> Result<Outcome, Error> {
+/// Runs the plan. `server_cpu` tells how much processor time the server has used so far; it is
+/// asked when the window begins and when it ends.
+pub fn run(plan: &Plan<'_>, server_cpu: &mut dyn FnMut() -> Duration) -> Result<Outcome, Error> {
     let mut load = Load::connect(plan)?;
     load.run_until(Instant::now() + plan.warm_up)?;
     load.counted = Counted::default();

@@ -88,7 +88,7 @@ fn run(arguments: &Arguments) -> Result<Outcome, Error> {
         interrupted: &interrupted,
     };
     let server = arguments.pid.map(Processes::below);
-    load::run(&plan, &|| server.as_ref().map_or(Duration::ZERO, Processes::time))
+    load::run(&plan, &mut || server.as_ref().map_or(Duration::ZERO, Processes::time))
 }
 
 fn report(out: &mut impl io::Write, outcome: &Outcome, with_server: bool) -> io::Result<()> {
