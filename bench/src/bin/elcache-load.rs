@@ -107,5 +107,5 @@ fn report(out: &mut impl io::Write, outcome: &Outcome, with_server: bool) -> io:
     if with_server {
         usage("server", outcome.server_cpu)?;
     }
-    usage("load", outcome.load_cpu)
+    usage("load", outcome.load_cpu.saturating_sub(outcome.load_waiting))
 }

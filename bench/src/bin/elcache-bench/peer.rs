@@ -105,7 +105,7 @@ impl Peer {
 pub(crate) struct Running {
     pub(crate) peer: Peer,
     server: Server,
-    /// Where Varnish gets its values from. Not part of its processor time: once its cache is full it asks no more.
+    /// Where Varnish gets its values from. Once its cache is full it asks no more; if it did, that would be its cost.
     backend: Option<Server>,
 }
 
@@ -125,7 +125,7 @@ impl Running {
     }
 
     pub(crate) fn cpu_time(&self) -> Duration {
-        self.server.cpu_time()
+        self.server.cpu_time() + self.backend.as_ref().map_or(Duration::ZERO, Server::cpu_time)
     }
 }
 
@@ -158,6 +158,7 @@ fn nginx_command(address: SocketAddr, directory: &Path) -> Result<Command, Strin
     Ok(command)
 }
 
+/// A day to live: for longer than any run, and in seconds, since it takes "1d" for one second.
 fn varnish_command(address: SocketAddr, backend: Option<SocketAddr>, directory: &Path) -> Command {
     let mut command = with_sbin(Path::new("varnishd"));
     command.args([
@@ -169,7 +170,7 @@ fn varnish_command(address: SocketAddr, backend: Option<SocketAddr>, directory: 
         "-s",
         "malloc,3G",
         "-t",
-        "1d",
+        "86400",
         "-p",
         "timeout_idle=3600",
     ]);

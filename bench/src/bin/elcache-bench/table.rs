@@ -30,14 +30,15 @@ impl Sample {
         let seconds = outcome.elapsed.as_secs_f64();
         let requests = outcome.requests.max(1) as f64;
         let micros = |time: Duration| time.as_secs_f64() * 1e6;
+        let load = outcome.load_cpu.saturating_sub(outcome.load_waiting);
         Self {
             requests_per_s: outcome.requests as f64 / seconds,
             bytes_per_s: outcome.bytes as f64 / seconds,
             latencies_us: [0.5, 0.99, 0.999].map(|quantile| micros(outcome.latencies.quantile(quantile))),
             cpu_us: micros(outcome.server_cpu) / requests,
-            load_us: micros(outcome.load_cpu) / requests,
+            load_us: micros(load) / requests,
             server_share: outcome.server_cpu.as_secs_f64() / seconds,
-            load_share: outcome.load_cpu.as_secs_f64() / seconds,
+            load_share: load.as_secs_f64() / seconds,
             foreign_share: foreign.as_secs_f64() / seconds,
         }
     }
