@@ -18,6 +18,10 @@ use crate::workload::{Action, Kind, Request, Workload};
 
 /// A server that is silent for so long while requests are out has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A window has so many answers for each connection: what is half done at its ends must not weigh.
+const LAPS: u64 = 4;
+/// But a window that was meant to be shorter lasts no longer than this.
+const LONGEST: Duration = Duration::from_secs(8);
 /// A look that finds nothing takes well below this; in a longer one somebody else had the core.
 const LONGEST_LOOK: Duration = Duration::from_micros(2);
 
@@ -31,9 +35,9 @@ pub struct Plan<'a> {
     pub workload: Workload,
     /// How many connections, each with one request in flight.
     pub connections: usize,
-    /// Not measured.
+    /// Not measured; at least until there is an answer for each connection.
     pub warm_up: Duration,
-    /// Measured.
+    /// Measured; longer if there are very few answers.
     pub window: Duration,
     /// Compares every byte, and reads back what it has put. Numbers of such a run measure the generator.
     pub verify: bool,
@@ -65,10 +69,13 @@ pub struct Outcome {
 /// asked when the window begins and when it ends.
 pub fn run(plan: &Plan<'_>, server_cpu: &mut dyn FnMut() -> Duration) -> Result<Outcome, Error> {
     let mut load = Load::connect(plan)?;
-    load.run_until(Instant::now() + plan.warm_up)?;
+    load.run_for(plan.warm_up, 1)?;
     load.counted = Counted::default();
     let (begin, server, own) = (Instant::now(), server_cpu(), cpu::own());
-    load.run_until(begin + plan.window)?;
+    load.run_for(plan.window, LAPS)?;
+    if load.counted.latencies.is_empty() {
+        return Err(Error::Stalled(begin.elapsed().as_secs()));
+    }
     let counted = std::mem::take(&mut load.counted);
     let outcome = Outcome {
         requests: counted.latencies.len(),
@@ -133,8 +140,12 @@ impl<'a> Load<'a> {
         Ok(load)
     }
 
-    fn run_until(&mut self, deadline: Instant) -> Result<(), Error> {
-        while self.now < deadline {
+    /// Runs for this long, and then until every connection has had so many answers on average, within limits.
+    fn run_for(&mut self, duration: Duration, laps: u64) -> Result<(), Error> {
+        let (begin, least) = (Instant::now(), laps * self.plan.connections as u64);
+        while self.now < begin + duration
+            || (self.counted.latencies.len() < least && self.now < begin + duration.max(LONGEST))
+        {
             self.turn()?;
         }
         Ok(())
