@@ -13,6 +13,7 @@ use elcache_core::budget::Budget;
 use elcache_core::clock::SystemClock;
 use elcache_core::tier::Tier;
 use elcache_engine::{Engine, EngineConfig};
+use elcache_http::health::State;
 use elcache_http::{App, HttpConfig, Server};
 use elcache_memory::{MemoryConfig, MemoryTier};
 use elcache_metrics::Metrics;
@@ -20,8 +21,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
-use crate::config::Config;
-use crate::config::values::Auto;
+use crate::config::{Auto, Config, Size};
 
 /// How long requests in flight may take to end once the node is told to stop.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -99,12 +99,12 @@ impl Node {
 
     /// Serves until `stop` turns true, then ends what is in flight; false when that took too long.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> bool {
-        self.app.health().set_ready();
+        self.app.health().set(State::Healthy);
         let app = Arc::clone(&self.app);
         let stopped = async move {
             // An error means that nobody is left who could ask for a stop.
             let _ = stop.wait_for(|stop| *stop).await;
-            app.health().set_draining();
+            app.health().set(State::Draining);
         };
         Server::new(self.app).serve(self.listener, stopped, DRAIN_LIMIT).await
     }
@@ -143,7 +143,7 @@ fn memory_config(config: &Config) -> MemoryConfig {
 
 fn http_config(config: &Config) -> HttpConfig {
     let limits = &config.limits;
-    let bytes = |size: crate::config::size::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
+    let bytes = |size: Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
     HttpConfig {
         connections: limits.connections.min(config.network.max_connections) as usize,
         connections_per_address: limits.connections_per_address as usize,
