@@ -1,4 +1,4 @@
-//! HTTP/1.1 and 1.0 (RFC 9112), by a server of our own: docs/decisions/0003-own-http1-lane.md says why.
+//! HTTP/1.1 and 1.0 (RFC 9112), by a server of our own: docs/decisions/0005-own-http1-lane.md says why.
 //!
 //! # Layout
 //! - `head` finds and reads the head of a request, `chunked` and `body` its body.

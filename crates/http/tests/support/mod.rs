@@ -1,6 +1,6 @@
 //! A server on a free port, with a memory tier that can be told to lose chunks, and a client that sends bytes as they
 //! are.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
