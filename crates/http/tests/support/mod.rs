@@ -66,6 +66,10 @@ impl Tier for Lossy {
         self.inner.admit(bytes)
     }
 
+    fn largest_admission(&self) -> u64 {
+        self.inner.largest_admission()
+    }
+
     fn buffer(&self, len: usize) -> Reply<'_, Result<Box<dyn Buffer>, Refusal>> {
         self.inner.buffer(len)
     }
