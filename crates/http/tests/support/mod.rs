@@ -153,6 +153,13 @@ impl Node {
         Client { stream, unread: Vec::new() }
     }
 
+    /// A connection that takes little at a time.
+    pub async fn connect_narrow(&self) -> Client {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(32 << 10).unwrap();
+        Client { stream: socket.connect(self.address).await.unwrap(), unread: Vec::new() }
+    }
+
     /// One request over a connection of its own.
     pub async fn ask(&self, method: &str, target: &str, headers: &str, body: &[u8]) -> Answer {
         let mut client = self.connect().await;
