@@ -1,6 +1,7 @@
 //! GET and HEAD of a key.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ struct Hit {
 /// Looks the value up and makes sure that all of what will be answered is there. That comes before the
 /// preconditions, since they do not count where the answer is 404 anyway (RFC 9110 section 13.2.1).
 async fn find(app: &Arc<App>, get: &Get, limit: Duration) -> Result<Hit, Problem> {
-    let value = match within(limit, app.engine.get(&get.key)).await {
+    let value = match within(limit, pin!(app.engine.get(&get.key))).await {
         Some(Found::Value(value)) => value,
         Some(Found::Miss) => return Err(Problem::miss()),
         Some(Found::Busy) | None => return Err(Problem::busy()),
@@ -75,7 +76,7 @@ async fn readable(
         Selection::Many(spans) => spans,
         Selection::Unsatisfiable => return Ok(value.tier),
     };
-    match within(limit, app.engine.readable(value, spans)).await {
+    match within(limit, pin!(app.engine.readable(value, spans))).await {
         Some(Readable::Whole(tier)) => Ok(tier),
         Some(Readable::Partial { available_percent }) => Err(Problem::partial(available_percent)),
         Some(Readable::Busy) | None => Err(Problem::busy()),
@@ -108,7 +109,7 @@ async fn respond(
     }
     let mut answer = plan(app, &get.key, Hit { value, tier, selection }, head_only, headers, now_ms);
     if let Body::Stream(stream) = &mut answer.body
-        && !matches!(within(limit, stream.prime()).await, Some(Ok(())))
+        && !matches!(within(limit, pin!(stream.prime())).await, Some(Ok(())))
     {
         return Err((vanished(app, get, limit).await, Headers::default()));
     }

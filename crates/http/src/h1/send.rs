@@ -1,5 +1,6 @@
 //! Answers on their way out.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use elcache_core::payload::Payload;
@@ -61,7 +62,8 @@ impl<S: Transport> Connection<'_, S> {
 
     async fn send_stream(&mut self, stream: &mut Stream) -> Result<(), End> {
         loop {
-            match within(self.config.first_byte_timeout, stream.next()).await {
+            let next = within(self.config.first_byte_timeout, pin!(stream.next())).await;
+            match next {
                 Some(Ok(Some(payload))) => self.send_payload(stream, payload).await?,
                 Some(Ok(None)) => return Ok(()),
                 // The status line is out: all that is left is not to look complete.

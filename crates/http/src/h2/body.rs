@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
@@ -89,7 +89,7 @@ impl Body {
 }
 
 async fn step(mut stream: Box<Stream>, limit: Duration) -> Step {
-    let payload = match within(limit, stream.next()).await {
+    let payload = match within(limit, pin!(stream.next())).await {
         Some(Ok(Some(payload))) => payload,
         Some(Ok(None)) => return Ok(None),
         // hyper turns this into a reset of the stream, which never looks like its end.
