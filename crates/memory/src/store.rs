@@ -283,7 +283,7 @@ impl Store {
 
     pub(crate) fn shard(&self, hash: u64) -> &Shard {
         // The table uses the low bits and the top sixteen; these are in between.
-        &self.shards[(hash >> 32) as u16 as usize * self.shards.len() >> 16]
+        &self.shards[((hash >> 32) as u16 as usize * self.shards.len()) >> 16]
     }
 
     pub(crate) fn name<'a>(&self, kind: Kind, bytes: &'a [u8]) -> Name<'a> {
