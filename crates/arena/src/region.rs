@@ -5,10 +5,12 @@ use std::os::fd::OwnedFd;
 use std::ptr::{self, NonNull};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// Bytes in a region.
 pub(crate) const REGION_SIZE: usize = 64 << 20;
+/// What a region's address is a multiple of, so that huge pages can back it.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// One mapped memfd. Pages cost memory from the first time that they are touched.
 pub(crate) struct Region {
@@ -26,19 +28,10 @@ impl Region {
         let file = memfd_create("elcache", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&file, REGION_SIZE as u64)?;
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours, and the seals keep
-        // the file as long as the mapping.
-        let base = unsafe {
-            mmap(
-                ptr::null_mut(),
-                REGION_SIZE,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &file,
-                0,
-            )?
-        };
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let base = map_aligned(&file)?;
+        // SAFETY: the advice changes how the mapping is backed and nothing that is in it. It helps where the system allows huge
+        // pages for shared memory (`shmem_enabled` is `advise`) and is refused elsewhere, which is no error.
+        let _ = unsafe { madvise(base.as_ptr().cast(), REGION_SIZE, Advice::LinuxHugepage) };
         Ok(Self { base, _file: file })
     }
 
@@ -46,6 +39,30 @@ impl Region {
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
+}
+
+/// Maps the file at an address that is a multiple of a huge page.
+fn map_aligned(file: &OwnedFd) -> io::Result<NonNull<u8>> {
+    // SAFETY: new mappings at addresses of the kernel's choice touch no memory of ours; the one at a fixed address lies within
+    // the reservation just made, whose rest is given back. The seals keep the file as long as the mapping.
+    let base = unsafe {
+        let reserved = REGION_SIZE + HUGE_PAGE;
+        let start = mmap_anonymous(ptr::null_mut(), reserved, ProtFlags::empty(), MapFlags::PRIVATE)?;
+        let before = start.align_offset(HUGE_PAGE);
+        let base = start.wrapping_byte_add(before);
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        let mapped = mmap(base, REGION_SIZE, ProtFlags::READ | ProtFlags::WRITE, flags, file, 0);
+        if mapped.is_err() {
+            munmap(start, reserved)?;
+        }
+        let base = mapped?;
+        if before > 0 {
+            munmap(start, before)?;
+        }
+        munmap(base.wrapping_byte_add(REGION_SIZE), HUGE_PAGE - before)?;
+        base
+    };
+    NonNull::new(base.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
 }
 
 impl Drop for Region {

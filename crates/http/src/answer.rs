@@ -1,5 +1,6 @@
 //! From a request to its answer, for every protocol alike.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use elcache_core::condition::Condition;
@@ -55,7 +56,7 @@ async fn delete(
     key: &Key,
     condition: &Condition,
 ) -> Result<(), Problem> {
-    match within(config.first_byte_timeout, app.engine.delete(key, condition)).await {
+    match within(config.first_byte_timeout, pin!(app.engine.delete(key, condition))).await {
         Some(Ok(true)) => Ok(()),
         Some(Ok(false)) => Err(Problem::new(404, "No value is stored under this key.")),
         Some(Err(error)) => Err(Problem::write(&error, config.value_size)),

@@ -1,9 +1,11 @@
 //! GET and HEAD of a key.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use elcache_core::key::Key;
 use elcache_core::span::Span;
 use elcache_core::tier::TierName;
 use elcache_core::value::Metadata;
@@ -17,7 +19,8 @@ use crate::patience::within;
 use crate::problem::Problem;
 use crate::range::Selection;
 use crate::request::Get;
-use crate::response::{Body, Headers, Part, Response, Stream};
+use crate::response::{Body, Headers, Response};
+use crate::stream::{Part, Stream};
 
 /// Up to this length a copy behind the head is cheaper than a reference.
 const COPY_LIMIT: u64 = 16 << 10;
@@ -46,7 +49,7 @@ struct Hit {
 /// Looks the value up and makes sure that all of what will be answered is there. That comes before the
 /// preconditions, since they do not count where the answer is 404 anyway (RFC 9110 section 13.2.1).
 async fn find(app: &Arc<App>, get: &Get, limit: Duration) -> Result<Hit, Problem> {
-    let value = match within(limit, app.engine.get(&get.key)).await {
+    let value = match within(limit, pin!(app.engine.get(&get.key))).await {
         Some(Found::Value(value)) => value,
         Some(Found::Miss) => return Err(Problem::miss()),
         Some(Found::Busy) | None => return Err(Problem::busy()),
@@ -73,7 +76,7 @@ async fn readable(
         Selection::Many(spans) => spans,
         Selection::Unsatisfiable => return Ok(value.tier),
     };
-    match within(limit, app.engine.readable(value, spans)).await {
+    match within(limit, pin!(app.engine.readable(value, spans))).await {
         Some(Readable::Whole(tier)) => Ok(tier),
         Some(Readable::Partial { available_percent }) => Err(Problem::partial(available_percent)),
         Some(Readable::Busy) | None => Err(Problem::busy()),
@@ -104,9 +107,9 @@ async fn respond(
     if selection == Selection::Unsatisfiable {
         return Err((Problem::unsatisfiable(value.meta.size), headers));
     }
-    let mut answer = plan(app, value, tier, selection, head_only, headers, now_ms);
+    let mut answer = plan(app, &get.key, Hit { value, tier, selection }, head_only, headers, now_ms);
     if let Body::Stream(stream) = &mut answer.body
-        && !matches!(within(limit, stream.prime()).await, Some(Ok(())))
+        && !matches!(within(limit, pin!(stream.prime())).await, Some(Ok(())))
     {
         return Err((vanished(app, get, limit).await, Headers::default()));
     }
@@ -122,20 +125,13 @@ async fn vanished(app: &Arc<App>, get: &Get, limit: Duration) -> Problem {
 }
 
 /// Headers and body of 200 and 206.
-fn plan(
-    app: &Arc<App>,
-    value: Value,
-    tier: TierName,
-    selection: Selection,
-    head_only: bool,
-    mut headers: Headers,
-    now_ms: u64,
-) -> Response {
+fn plan(app: &Arc<App>, key: &Key, hit: Hit, head_only: bool, mut headers: Headers, now_ms: u64) -> Response {
+    let Hit { value, tier, selection } = hit;
     let size = value.meta.size;
     validators(&mut headers, &value.meta, tier, now_ms);
     description(&mut headers, &value.meta);
     let (status, span) = match selection {
-        Selection::Many(spans) => return plan_many(app, value, &spans, headers),
+        Selection::Many(spans) => return plan_many(app, key, value, &spans, headers),
         Selection::One(span) => {
             headers.write("Content-Range", |out| push_content_range(out, span, size));
             (206, span)
@@ -150,14 +146,12 @@ fn plan(
         app.engine.count_read(value.tier, span.len());
         Body::Small(value, span)
     } else {
-        let reader = app.engine.reader(Arc::new(value), span);
-        Body::Stream(Stream::new(VecDeque::from([Part::Span(reader)])))
+        Body::Stream(Box::new(Stream::new(&app.engine, key, value, VecDeque::from([Part::Span(span)]))))
     };
     Response { status, headers, body, length, close: false }
 }
 
-fn plan_many(app: &Arc<App>, value: Value, spans: &[Span], mut headers: Headers) -> Response {
-    let value = Arc::new(value);
+fn plan_many(app: &Arc<App>, key: &Key, value: Value, spans: &[Span], mut headers: Headers) -> Response {
     let size = value.meta.size;
     let multipart = Multipart { digest: &value.meta.digest, content_type: content_type(&value.meta), size };
     headers.text("Content-Type", &multipart.content_type());
@@ -167,18 +161,13 @@ fn plan_many(app: &Arc<App>, value: Value, spans: &[Span], mut headers: Headers)
         let opening = multipart.opening(span, number == 0);
         length = length.saturating_add(opening.len() as u64).saturating_add(span.len());
         parts.push_back(Part::Text(opening));
-        parts.push_back(Part::Span(app.engine.reader(Arc::clone(&value), span)));
+        parts.push_back(Part::Span(span));
     }
     let closing = multipart.closing();
     length = length.saturating_add(closing.len() as u64);
     parts.push_back(Part::Text(closing));
-    Response {
-        status: 206,
-        headers,
-        body: Body::Stream(Stream::new(parts)),
-        length: Some(length),
-        close: false,
-    }
+    let body = Body::Stream(Box::new(Stream::new(&app.engine, key, value, parts)));
+    Response { status: 206, headers, body, length: Some(length), close: false }
 }
 
 fn content_type(meta: &Metadata) -> &[u8] {

@@ -5,7 +5,7 @@
 //! - `request` reads a head into types, with the help of `method`, `target`, `route`, `fields`, [`range`],
 //!   `condition`, `digest_field`, `date` and `cors`.
 //! - `answer` leads from a request to a response: `get`, `put`, `admin`.
-//! - `response` is status, headers and a plan for the body; `multipart` and `json` write bodies; `problem` is the one
+//! - `response` is status, headers and a plan for the body, `stream` a body read as it goes out; `multipart` and `json` write bodies; `problem` is the one
 //!   table of errors.
 //! - `source` is where a request's body comes from; `patience` bounds what is waited for.
 //!
@@ -46,6 +46,7 @@ mod response;
 mod route;
 pub mod server;
 mod source;
+mod stream;
 mod target;
 mod text;
 

@@ -1,5 +1,6 @@
 //! PUT and POST of a key: the body goes straight from its source into the room that the engine gives.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use elcache_core::key::Key;
@@ -79,7 +80,7 @@ async fn store<S: Source>(
     match length {
         Some(length) if length <= SMALL && !worth_asking => {
             let bytes = body.whole(length as usize).await?;
-            committed(config, value_limit, app.engine.put_small(&key, &options, bytes)).await
+            committed(config, value_limit, pin!(app.engine.put_small(&key, &options, bytes))).await
         }
         // Boxed, because an upload is large and a connection that does something else should not be.
         _ => Box::pin(upload(app, config, key, options, body)).await,
@@ -108,13 +109,13 @@ async fn upload<S: Source>(
         }
         upload.filled(count);
     }
-    committed(config, value_limit, Box::pin(upload.finish())).await
+    committed(config, value_limit, Box::pin(upload.finish()).as_mut()).await
 }
 
 async fn committed(
     config: &HttpConfig,
     value_limit: u64,
-    commit: impl Future<Output = Result<Stored, WriteError>>,
+    commit: Pin<&mut impl Future<Output = Result<Stored, WriteError>>>,
 ) -> Result<Stored, Failed> {
     let stored = within(config.first_byte_timeout, commit).await.unwrap_or(Err(WriteError::Busy));
     stored.map_err(|error| Failed::Problem(Problem::write(&error, value_limit)))

@@ -1,12 +1,10 @@
 //! An answer: status, headers in one run of bytes, and a plan for the body. Knows no connection and no socket.
 
-use std::collections::VecDeque;
-
-use bytes::{Buf, Bytes};
 use elcache_core::payload::Payload;
 use elcache_core::span::Span;
-use elcache_engine::{ReadFailed, Reader, Value};
+use elcache_engine::Value;
 
+use crate::stream::Stream;
 use crate::text;
 
 /// Header lines as HTTP/1.1 writes them, `Name: value` and CRLF each.
@@ -78,6 +76,7 @@ pub(crate) struct Response {
 }
 
 /// Where the body comes from.
+#[expect(clippy::large_enum_variant, reason = "a box would cost every small GET an allocation")]
 pub(crate) enum Body {
     /// There is none.
     None,
@@ -86,7 +85,7 @@ pub(crate) enum Body {
     /// A few bytes of a value that is here, cheaper copied than referred to.
     Small(Value, Span),
     /// Read as it goes out.
-    Stream(Stream),
+    Stream(Box<Stream>),
 }
 
 impl Response {
@@ -107,63 +106,6 @@ impl Response {
         let length = Some(document.len() as u64);
         let body = if head_only { Body::None } else { Body::Text(document) };
         Self { status, headers, body, length, close: false }
-    }
-}
-
-/// A body in parts: spans of a value, and between them, where there are several, the delimiters of multipart.
-pub(crate) struct Stream {
-    parts: VecDeque<Part>,
-    /// What was read ahead, to be sure that there is something before the status line says so.
-    first: Option<Payload>,
-}
-
-pub(crate) enum Part {
-    Text(Bytes),
-    Span(Reader),
-}
-
-impl Stream {
-    pub(crate) fn new(parts: VecDeque<Part>) -> Self {
-        Self { parts, first: None }
-    }
-
-    /// Reads the beginning, so that a value that has gone can still be answered with an error.
-    pub(crate) async fn prime(&mut self) -> Result<(), ReadFailed> {
-        if let Some(Part::Span(reader)) = self.parts.front_mut() {
-            self.first = reader.next().await?;
-        }
-        Ok(())
-    }
-
-    /// The bytes from the current position to the end of a piece, again the same until they are passed with
-    /// [`Stream::advance`]; none at the end. Holding them holds cache memory.
-    pub(crate) async fn next(&mut self) -> Result<Option<Payload>, ReadFailed> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
-        }
-        while let Some(part) = self.parts.front_mut() {
-            match part {
-                Part::Text(bytes) if bytes.has_remaining() => return Ok(Some(bytes.clone().into())),
-                Part::Text(_) => {}
-                Part::Span(reader) => {
-                    if let Some(payload) = reader.next().await? {
-                        return Ok(Some(payload));
-                    }
-                }
-            }
-            self.parts.pop_front();
-        }
-        Ok(None)
-    }
-
-    /// Passes bytes that [`Stream::next`] gave.
-    pub(crate) fn advance(&mut self, count: usize) {
-        self.first = None;
-        match self.parts.front_mut() {
-            Some(Part::Text(bytes)) => bytes.advance(count.min(bytes.len())),
-            Some(Part::Span(reader)) => reader.advance(count as u64),
-            None => {}
-        }
     }
 }
 

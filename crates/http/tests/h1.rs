@@ -242,6 +242,23 @@ async fn a_reader_that_stops_is_given_up_and_one_that_is_slow_gets_every_byte() 
 }
 
 #[tokio::test]
+async fn a_slow_reader_does_not_hold_a_value_in_memory() {
+    let node = Node::start().await;
+    let value = pattern(4 * MIB);
+    for (deleted, complete) in [(false, true), (true, false)] {
+        node.put("k", "", &value).await;
+        let mut slow = node.connect_narrow().await;
+        slow.send("GET /cache/k HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        tokio::time::sleep(millis(1500)).await;
+        if deleted {
+            node.ask("DELETE", "/cache/k", "", b"").await;
+        }
+        let answer = slow.try_answer("GET").await;
+        assert_eq!(answer.is_some_and(|answer| answer.body == value), complete);
+    }
+}
+
+#[tokio::test]
 async fn too_many_connections_are_told_so() {
     let config = HttpConfig { connections_per_address: 2, ..HttpConfig::default() };
     let node = Node::start_with(config).await;

@@ -119,6 +119,22 @@ async fn a_value_that_goes_while_it_is_read_resets_the_stream_and_nothing_else()
 }
 
 #[tokio::test]
+async fn a_slow_reader_does_not_hold_a_value_in_memory() {
+    let node = Node::start().await;
+    let value = pattern(4 * MIB);
+    for (deleted, complete) in [(false, true), (true, false)] {
+        let mut client = connect(&node).await;
+        client.send_request(request("PUT", &node, "/cache/k", &value)).await.unwrap();
+        let get = client.send_request(request("GET", &node, "/cache/k", b"")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        if deleted {
+            client.send_request(request("DELETE", &node, "/cache/k", b"")).await.unwrap();
+        }
+        assert_eq!(body(get).await.is_ok_and(|body| body == value), complete);
+    }
+}
+
+#[tokio::test]
 async fn limits_hold_here_too() {
     let node = Node::start().await;
     let mut client = connect(&node).await;

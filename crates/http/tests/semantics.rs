@@ -158,6 +158,19 @@ async fn ranges_of_small_and_large_values() {
 }
 
 #[tokio::test]
+async fn a_value_is_replaced_by_one_of_any_other_size() {
+    let node = Node::start().await;
+    for size in [9 * MIB, 10, 5 * MIB, 100_000, 9 * MIB, 0] {
+        let value = pattern(size);
+        node.put("k", "", &value).await;
+        let get = node.get("k", "").await;
+        assert!(get.body == value, "{} bytes instead of {size}", get.body.len());
+    }
+    assert_eq!(node.ask("DELETE", "/cache/k", "", b"").await.status, 204);
+    assert_eq!(node.get("k", "").await.status, 404);
+}
+
+#[tokio::test]
 async fn what_was_evicted_is_partial_and_what_is_whole_is_served() {
     let node = Node::start().await;
     let value = pattern(9 * MIB);

@@ -45,8 +45,21 @@ pub(crate) struct Shard {
     values: AtomicU64,
     index_bytes: AtomicU64,
     ghost_bytes: AtomicU64,
+    /// How many values with an expiry have ever been put here.
+    expiring_puts: AtomicU64,
     state: Mutex<State>,
     seed: u64,
+}
+
+/// How far the search for expired values has come in one shard.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Sweep {
+    next: u32,
+    /// Values with an expiry seen since number 0.
+    seen: u64,
+    /// `expiring_puts` when the search began at number 0, and the same of the last search that saw none.
+    began_at: u64,
+    none_at: u64,
 }
 
 struct State {
@@ -73,6 +86,7 @@ impl Shard {
             values: AtomicU64::new(0),
             index_bytes: AtomicU64::new(0),
             ghost_bytes: AtomicU64::new(0),
+            expiring_puts: AtomicU64::new(0),
             state: Mutex::new(state),
             seed,
         }
@@ -149,6 +163,9 @@ impl Shard {
             }
         }
         policy.insert(number, clamp(weight), admission);
+        if self.records.get(number).is_some_and(|record| layout::expires_ms(record.content()).is_some()) {
+            self.expiring_puts.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(owner) = owner {
             owners.entry(number).or_default().push(owner);
         }
@@ -210,19 +227,34 @@ impl Shard {
         None
     }
 
-    /// Removes values whose time is over among the `count` records from number `from` on. Returns how many, and the
-    /// number to go on from; 0 after the last.
-    pub(crate) fn sweep(&self, from: u32, count: u32, now_ms: u64) -> (u64, u32) {
+    /// Removes values whose time is over among the next `count` records, and says how many. A shard that was searched and
+    /// found to hold no value with an expiry is left alone until one comes.
+    pub(crate) fn sweep(&self, sweep: &mut Sweep, count: u32, now_ms: u64) -> u64 {
+        let puts = self.expiring_puts.load(Ordering::Relaxed);
+        if sweep.next == 0 {
+            if puts == sweep.none_at {
+                return 0;
+            }
+            (sweep.seen, sweep.began_at) = (0, puts);
+        }
+        let end = sweep.next.saturating_add(count);
         let mut removed = 0;
-        let end = from.saturating_add(count);
-        for record in (from..end).filter_map(|number| self.records.get(number)) {
-            let expired = |content: &[u8]| layout::expires_ms(content).is_some_and(|at| at <= now_ms);
-            let Some((kind, bytes)) = layout::name_of(record.content()) else { continue };
-            if matches!(kind, Kind::Value | Kind::Root) && expired(record.content()) {
-                removed += u64::from(self.remove(Name::new(self.seed, kind, bytes), expired));
+        for record in (sweep.next..end).filter_map(|number| self.records.get(number)) {
+            let Some((kind @ (Kind::Value | Kind::Root), bytes)) = layout::name_of(record.content()) else {
+                continue;
+            };
+            let Some(expires_ms) = layout::expires_ms(record.content()) else { continue };
+            sweep.seen += 1;
+            if expires_ms <= now_ms {
+                let over = |content: &[u8]| layout::expires_ms(content).is_some_and(|at| at <= now_ms);
+                removed += u64::from(self.remove(Name::new(self.seed, kind, bytes), over));
             }
         }
-        (removed, if end < self.records.highest() { end } else { 0 })
+        sweep.next = if end < self.records.highest() { end } else { 0 };
+        if sweep.next == 0 && sweep.seen == 0 {
+            sweep.none_at = sweep.began_at;
+        }
+        removed
     }
 
     /// Roots of larger values that have been replaced, deleted or evicted and that nobody reads any more.

@@ -13,7 +13,7 @@ use elcache_core::tree::{self, CHUNK_SIZE};
 
 use crate::layout::{self, Kind};
 use crate::policy::Admission;
-use crate::shard::{ENTRY_OVERHEAD, Name, Shard};
+use crate::shard::{ENTRY_OVERHEAD, Name, Shard, Sweep};
 use crate::values::Values;
 
 /// A shard holds at least this many chunks, or there is only one.
@@ -242,15 +242,12 @@ impl Store {
         false
     }
 
-    /// Removes expired values among the next `count` records of every shard, from `cursor` on; returns where to go on.
-    pub(crate) fn sweep(&self, cursor: u32, count: u32, now_ms: u64) -> u32 {
-        let mut next = 0;
-        for shard in &self.shards {
-            let (removed, here) = shard.sweep(cursor, count, now_ms);
-            self.evicted_expired.fetch_add(removed, Ordering::Relaxed);
-            next = next.max(here);
+    /// Removes expired values among the next `count` records of every shard.
+    pub(crate) fn sweep(&self, sweeps: &mut Vec<Sweep>, count: u32, now_ms: u64) {
+        sweeps.resize_with(self.shards.len(), Sweep::default);
+        for (shard, sweep) in self.shards.iter().zip(sweeps) {
+            self.evicted_expired.fetch_add(shard.sweep(sweep, count, now_ms), Ordering::Relaxed);
         }
-        next
     }
 
     /// Brings the limits into line with what the rest of the process has taken of the budget.

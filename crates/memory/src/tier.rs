@@ -21,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::layout::{self, Kind};
 use crate::promises::Promises;
+use crate::shard::Sweep;
 use crate::store::{NoRoom, Store, StoreConfig};
 
 /// How often the housekeeper looks around when nobody wakes it.
@@ -121,20 +122,19 @@ impl MemoryTier {
         }
     }
 
-    /// One round of housekeeping; the new cursor, and whether there is more to do at once.
-    fn round(&self, cursor: u32, evicting: bool) -> (u32, bool) {
+    /// One round of housekeeping; true when there is more to evict at once. `evicting` is what the round before said.
+    fn round(&self, sweeps: &mut Vec<Sweep>, evicting: bool) -> bool {
         self.woken.store(false, Ordering::Relaxed);
         self.store.refresh_limits();
         self.store.reap();
         let MemoryConfig { high_watermark, low_watermark } = *self.config.read();
         let share = if evicting { low_watermark } else { high_watermark };
-        let used = self.store.used_bytes() as f64;
-        let evicting = used > self.store.capacity_bytes() as f64 * share
-            && !self.store.evict_to(low_watermark, EVICTIONS);
-        if evicting {
-            return (cursor, true);
+        let over = self.store.used_bytes() as f64 > self.store.capacity_bytes() as f64 * share;
+        if over && !self.store.evict_to(low_watermark, EVICTIONS) {
+            return true;
         }
-        (self.store.sweep(cursor, SWEEP, self.clock.now_ms()), false)
+        self.store.sweep(sweeps, SWEEP, self.clock.now_ms());
+        false
     }
 
     fn find_root(&self, key: &Key) -> Lookup<Root> {
@@ -402,12 +402,12 @@ impl Tier for MemoryTier {
 
 /// The housekeeper: evicts ahead of need, removes what has expired, drops the chunks of values that are gone.
 fn keep_house(tier: &Weak<MemoryTier>) {
-    let mut cursor = 0;
-    let mut more = false;
+    let mut sweeps = Vec::new();
+    let mut evicting = false;
     while let Some(tier) = tier.upgrade() {
-        (cursor, more) = tier.round(cursor, more);
+        evicting = tier.round(&mut sweeps, evicting);
         drop(tier);
-        if !more {
+        if !evicting {
             thread::park_timeout(ROUND);
         }
     }

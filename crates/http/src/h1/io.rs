@@ -17,7 +17,7 @@ use super::pool;
 /// One read takes at most this much: the head of a request and a small body.
 const READ_SIZE: usize = 20 << 10;
 /// The most pieces in one vectored write.
-const MAX_SLICES: usize = 32;
+const MAX_SLICES: usize = 16;
 /// Stands for a deadline that does not fit the clock.
 const FAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -212,14 +212,21 @@ impl<S: Transport> Io<S> {
 
     /// Writes everything.
     pub(super) async fn flush(&mut self) -> Result<(), Broken> {
-        while self.pending() > 0 {
-            self.write(&Payload::new(), 0, Until::In(self.write_limit)).await?;
+        let until = Until::In(self.write_limit);
+        let Self { stream, out, out_sent, timer, .. } = self;
+        while let Some(rest) = out.get(*out_sent..).filter(|rest| !rest.is_empty()) {
+            match timer.wait(until, |cx| Pin::new(&mut *stream).poll_write(cx, rest)).await? {
+                0 => return Err(Broken::Gone),
+                written => *out_sent += written,
+            }
         }
+        out.clear();
+        *out_sent = 0;
         Ok(())
     }
 
-    /// One write of what is pending and the payload behind its first `skip` bytes. Says how many bytes of the
-    /// payload went out.
+    /// One write of what is pending and of the payload behind its first `skip` bytes; there must be some. Says how many
+    /// bytes of the payload went out.
     pub(super) async fn write(
         &mut self,
         payload: &Payload,
@@ -231,13 +238,7 @@ impl<S: Transport> Io<S> {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let used = gather(head, payload, skip, &mut slices);
         let slices = slices.get(..used).unwrap_or_default();
-        let written = match slices {
-            [] => return Ok(0),
-            [only] => timer.wait(until, |cx| Pin::new(&mut *stream).poll_write(cx, only)).await?,
-            several => {
-                timer.wait(until, |cx| Pin::new(&mut *stream).poll_write_vectored(cx, several)).await?
-            }
-        };
+        let written = timer.wait(until, |cx| Pin::new(&mut *stream).poll_write_vectored(cx, slices)).await?;
         if written == 0 {
             return Err(Broken::Gone);
         }

@@ -1,4 +1,4 @@
-//! HTTP/1.1 and 1.0 (RFC 9112), by a server of our own: docs/decisions/0003-own-http1-lane.md says why.
+//! HTTP/1.1 and 1.0 (RFC 9112), by a server of our own: docs/decisions/0005-own-http1-lane.md says why.
 //!
 //! # Layout
 //! - `head` finds and reads the head of a request, `chunked` and `body` its body.
@@ -91,6 +91,7 @@ impl<S: Transport> Connection<'_, S> {
             };
             self.is_first = false;
             self.config.refresh(&self.app.config);
+            self.io.write_limit = self.config.idle_timeout;
             let bytes = self.io.input.data_mut().get_mut(..head_len).unwrap_or_default();
             let head = match Head::parse(bytes, &self.config) {
                 Ok(head) => head,
@@ -165,7 +166,7 @@ impl<S: Transport> Connection<'_, S> {
         let is_empty = rest.is_empty();
         if keep_alive && (is_empty || rest.drain(&mut self.io).await) {
             ControlFlow::Continue(())
-        } else if is_empty && !malformed {
+        } else if is_empty && !malformed && self.io.input.is_empty() {
             ControlFlow::Break(End::Done)
         } else {
             ControlFlow::Break(End::Linger)

@@ -1,5 +1,6 @@
 //! Answers on their way out.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use elcache_core::payload::Payload;
@@ -9,7 +10,8 @@ use super::io::{Broken, Transport, Until};
 use super::{Connection, End, pool};
 use crate::date;
 use crate::patience::within;
-use crate::response::{Body, Response, Stream, copy_span, reason};
+use crate::response::{Body, Response, copy_span, reason};
+use crate::stream::Stream;
 use crate::text;
 
 /// What is said about the connection.
@@ -18,7 +20,7 @@ pub(super) const CLOSE: &[u8] = b"Connection: close\r\n";
 pub(super) const KEEP_ALIVE: &[u8] = b"Connection: keep-alive\r\n";
 
 /// Answers to pipelined requests are gathered up to this many bytes.
-const GATHER: usize = 64 << 10;
+const GATHER: usize = 16 << 10;
 /// A client that takes nothing for this long is slow.
 const SLOW: Duration = Duration::from_secs(1);
 /// What is copied for a slow client, so that it holds this much of ours and nothing of the cache's.
@@ -60,7 +62,8 @@ impl<S: Transport> Connection<'_, S> {
 
     async fn send_stream(&mut self, stream: &mut Stream) -> Result<(), End> {
         loop {
-            match within(self.config.first_byte_timeout, stream.next()).await {
+            let next = within(self.config.first_byte_timeout, pin!(stream.next())).await;
+            match next {
                 Some(Ok(Some(payload))) => self.send_payload(stream, payload).await?,
                 Some(Ok(None)) => return Ok(()),
                 // The status line is out: all that is left is not to look complete.
@@ -82,6 +85,7 @@ impl<S: Transport> Connection<'_, S> {
                         copy_span(&payload, part, self.io.out());
                     }
                     stream.advance(end);
+                    stream.let_go();
                     drop(payload);
                     return Ok(self.io.flush().await?);
                 }

@@ -2,8 +2,9 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,10 +12,12 @@ use bytes::Bytes;
 use elcache_core::budget::Taken;
 use elcache_core::span::Span;
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 
 use super::Connection;
 use crate::patience::within;
-use crate::response::{self, Stream, copy_span};
+use crate::response::{self, copy_span};
+use crate::stream::Stream;
 
 /// Bytes of a value handed over at a time. They are copied: what is handed over may wait for the client as long as
 /// it likes, and must not hold memory of the cache meanwhile.
@@ -28,6 +31,8 @@ pub(super) enum Body {
 
 /// A body that is read as it goes out.
 pub(super) struct Streaming {
+    slot: Arc<Slot>,
+    /// The next bytes, while they are waited for.
     next: Option<Pin<Box<dyn Future<Output = Step> + Send>>>,
     limit: Duration,
     connection: Arc<Connection>,
@@ -35,17 +40,36 @@ pub(super) struct Streaming {
     _taken: Taken,
 }
 
+/// Where a stream lies while nobody reads from it.
+pub(super) struct Slot {
+    stream: Mutex<Option<Box<Stream>>>,
+    /// Set whenever it was read from.
+    is_fresh: AtomicBool,
+}
+
 /// The stream again, unless it has ended, and the next bytes.
-type Step = io::Result<Option<(Stream, Bytes)>>;
+type Step = io::Result<Option<(Box<Stream>, Bytes)>>;
+
+impl Slot {
+    /// Has the stream let go of the cache's memory when nobody has read from it since the last call.
+    pub(super) fn sweep(&self) {
+        if !self.is_fresh.swap(false, Ordering::Relaxed)
+            && let Some(stream) = &mut *self.stream.lock()
+        {
+            stream.let_go();
+        }
+    }
+}
 
 impl Body {
     /// `None` when the memory budget has no room for it.
     pub(super) fn new(connection: &Arc<Connection>, body: response::Body, limit: Duration) -> Option<Self> {
         let response::Body::Stream(stream) = body else { return Some(Self::of(body)) };
         let taken = connection.app.engine.budget().take(CHUNK as u64)?;
-        let next: Pin<Box<dyn Future<Output = Step> + Send>> = Box::pin(step(stream, limit));
+        let slot = Arc::new(Slot { stream: Mutex::new(Some(stream)), is_fresh: AtomicBool::new(true) });
+        connection.watch(&slot);
         let connection = Arc::clone(connection);
-        Some(Self::Stream(Box::new(Streaming { next: Some(next), limit, connection, _taken: taken })))
+        Some(Self::Stream(Box::new(Streaming { slot, next: None, limit, connection, _taken: taken })))
     }
 
     /// A body that is here in full; a stream counts as none.
@@ -64,8 +88,8 @@ impl Body {
     }
 }
 
-async fn step(mut stream: Stream, limit: Duration) -> Step {
-    let payload = match within(limit, stream.next()).await {
+async fn step(mut stream: Box<Stream>, limit: Duration) -> Step {
+    let payload = match within(limit, pin!(stream.next())).await {
         Some(Ok(Some(payload))) => payload,
         Some(Ok(None)) => return Ok(None),
         // hyper turns this into a reset of the stream, which never looks like its end.
@@ -93,7 +117,8 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Text(bytes) => bytes.is_empty(),
-            Self::Stream(streaming) => streaming.next.is_none(),
+            // Only the stream knows, and only when it is asked.
+            Self::Stream(_) => false,
         }
     }
 
@@ -107,13 +132,18 @@ impl http_body::Body for Body {
 
 impl Streaming {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.next.is_none() {
+            let Some(stream) = self.slot.stream.lock().take() else { return Poll::Ready(None) };
+            self.next = Some(Box::pin(step(stream, self.limit)));
+        }
         let Some(next) = &mut self.next else { return Poll::Ready(None) };
         let step = ready!(next.as_mut().poll(cx));
         self.next = None;
         self.connection.moved();
         Poll::Ready(match step {
             Ok(Some((stream, bytes))) => {
-                self.next = Some(Box::pin(self::step(stream, self.limit)));
+                self.slot.is_fresh.store(true, Ordering::Relaxed);
+                *self.slot.stream.lock() = Some(stream);
                 Some(Ok(Frame::data(bytes)))
             }
             Ok(None) => None,

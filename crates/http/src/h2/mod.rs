@@ -10,8 +10,8 @@ mod source;
 
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +20,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::answer::answer;
 use crate::app::App;
@@ -31,7 +33,7 @@ use crate::problem::Problem;
 use crate::request::Request;
 use crate::response::{Headers, Response};
 
-use self::body::{Body, CHUNK};
+use self::body::{Body, CHUNK, Slot};
 use self::rewind::Rewind;
 use self::source::Incomings;
 
@@ -41,6 +43,8 @@ const STREAMS: u32 = 100;
 const MIN_WINDOW: u32 = 65_535;
 const MAX_WINDOW: u32 = 1 << 20;
 const PING: Duration = Duration::from_secs(20);
+/// How often answers are looked at that nobody may be taking.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// What the streams of a connection share.
 struct Connection {
@@ -48,6 +52,8 @@ struct Connection {
     /// Goes up whenever bytes move.
     moves: AtomicU64,
     window: u32,
+    slots: Mutex<Vec<Weak<Slot>>>,
+    answer_began: Notify,
 }
 
 /// Serves a connection until it ends. `read` is what has been read from it.
@@ -58,7 +64,13 @@ pub(crate) async fn serve<S: Transport>(
     mut draining: watch::Receiver<bool>,
 ) {
     let config = app.config.get();
-    let shared = Arc::new(Connection { app, moves: AtomicU64::new(0), window: window(&config) });
+    let shared = Arc::new(Connection {
+        app,
+        moves: AtomicU64::new(0),
+        window: window(&config),
+        slots: Mutex::default(),
+        answer_began: Notify::new(),
+    });
     let service = service_fn(|request| handle(Arc::clone(&shared), request));
     let io = TokioIo::new(Rewind::new(stream, read));
     let mut connection = pin!(builder(&config).serve_connection(io, service));
@@ -97,16 +109,20 @@ fn builder(config: &HttpConfig) -> Builder<TokioExecutor> {
     builder
 }
 
-/// Returns when nothing has moved for `limit`.
+/// Returns when nothing has moved for `limit`. Has answers that nobody takes let go of the cache's memory meanwhile.
 async fn standstill(connection: &Connection, limit: Duration) {
-    let mut seen = None;
-    loop {
-        let moves = connection.moves.load(Ordering::Relaxed);
-        if seen == Some(moves) {
-            return;
+    let mut seen = connection.moves.load(Ordering::Relaxed);
+    let mut since = Instant::now();
+    while since.elapsed() < limit {
+        let pause = if connection.sweep() { SWEEP.min(limit) } else { limit.saturating_sub(since.elapsed()) };
+        let began = connection.answer_began.notified();
+        if tokio::time::timeout(pause, began).await.is_ok() {
+            tokio::time::sleep(SWEEP.min(limit)).await;
         }
-        seen = Some(moves);
-        tokio::time::sleep(limit).await;
+        let moves = connection.moves.load(Ordering::Relaxed);
+        if moves != seen {
+            (seen, since) = (moves, Instant::now());
+        }
     }
 }
 
@@ -174,5 +190,23 @@ fn translate(
 impl Connection {
     fn moved(&self) {
         self.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Has an answer swept from now on.
+    fn watch(&self, slot: &Arc<Slot>) {
+        self.slots.lock().push(Arc::downgrade(slot));
+        self.answer_began.notify_one();
+    }
+
+    /// Sweeps the answers under way; false when there are none.
+    fn sweep(&self) -> bool {
+        let mut slots = self.slots.lock();
+        slots.retain(|slot| {
+            slot.upgrade().is_some_and(|slot| {
+                slot.sweep();
+                true
+            })
+        });
+        !slots.is_empty()
     }
 }

@@ -1,7 +1,7 @@
 //! The body of a request that comes in frames.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ impl Source for Incomings {
     async fn more(&mut self) -> Result<bool, BodyError> {
         while self.frame.is_empty() {
             let frame = poll_fn(|cx| Pin::new(&mut self.incoming).poll_frame(cx));
-            match within(self.stall, frame).await {
+            match within(self.stall, pin!(frame)).await {
                 None => return Err(BodyError::Stalled),
                 Some(None) => return Ok(false),
                 Some(Some(Err(_))) => return Err(BodyError::Gone),

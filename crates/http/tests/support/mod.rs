@@ -1,6 +1,6 @@
 //! A server on a free port, with a memory tier that can be told to lose chunks, and a client that sends bytes as they
 //! are.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,6 +64,10 @@ impl Tier for Lossy {
 
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
         self.inner.admit(bytes)
+    }
+
+    fn largest_admission(&self) -> u64 {
+        self.inner.largest_admission()
     }
 
     fn buffer(&self, len: usize) -> Reply<'_, Result<Box<dyn Buffer>, Refusal>> {
@@ -147,6 +151,13 @@ impl Node {
         let stream = TcpStream::connect(self.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         Client { stream, unread: Vec::new() }
+    }
+
+    /// A connection that takes little at a time.
+    pub async fn connect_narrow(&self) -> Client {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(32 << 10).unwrap();
+        Client { stream: socket.connect(self.address).await.unwrap(), unread: Vec::new() }
     }
 
     /// One request over a connection of its own.
