@@ -7,11 +7,12 @@
 //! record is the one that it looked for. That is what lets look-ups do without locks and without epochs.
 
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use elcache_core::payload::{Buffer, Payload};
+use elcache_core::payload::{Backing, Buffer, Payload};
 use parking_lot::Mutex;
 
 use crate::buffer::PageBuffer;
@@ -32,6 +33,8 @@ const PREFIX: usize = 4;
 const MAX_CONTENT: usize = 1 << 23;
 const TRACKED: u32 = 1 << 23;
 const PIECE: usize = 8;
+/// Pieces from this length on can be sent from their file; below that a copy costs less.
+const MIN_LENT: usize = 32 << 10;
 /// The most pieces of a record.
 const MAX_PIECES: usize = 255;
 
@@ -340,8 +343,16 @@ impl OwnedRef {
             };
             let range = from.saturating_sub(at).min(len)..to.saturating_sub(at).min(len);
             if range.start < range.end {
+                let before = range.start;
                 let range = start + range.start..start + range.end;
-                payload.push(Bytes::from_owner(Slice { record: Arc::clone(&this), place, range }));
+                let slice = Slice { record: Arc::clone(&this), place, range };
+                match place {
+                    Some(index) if len >= MIN_LENT => {
+                        let piece = LentPiece { record: Arc::clone(&this), index };
+                        payload.push_backed(Bytes::from_owner(slice), Arc::new(piece), before);
+                    }
+                    _ => payload.push(Bytes::from_owner(slice)),
+                }
             }
             at += len;
         }
@@ -371,6 +382,20 @@ impl AsRef<[u8]> for Slice {
         let view = self.record.view();
         let bytes = self.place.map_or_else(|| view.content(), |index| view.piece(index));
         bytes.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+/// A piece as a part of its region's file.
+struct LentPiece {
+    record: Arc<OwnedRef>,
+    index: usize,
+}
+
+impl Backing for LentPiece {
+    fn lend(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        let loc = self.record.view().place(self.index)?;
+        // SAFETY: the record is referred to by this piece, so its places are in use.
+        Some(unsafe { self.record.records.pool.lend(loc) })
     }
 }
 
@@ -521,6 +546,35 @@ mod tests {
         assert_eq!(retired.iter().map(Retired::content).collect::<Vec<_>>(), [b"root"]);
         drop(retired);
         assert_eq!(pool.used_bytes(), 0);
+    }
+
+    /// What a socket still refers to must not change when its place is used for something else: that would be another
+    /// value's bytes in the middle of an answer. A pipe stands for the socket: it keeps references to pages as well.
+    #[test]
+    fn lent_pages_keep_their_bytes_when_their_place_is_used_again() {
+        use std::io::Read;
+        for len in [40 << 10, 64 << 10, 300 << 10] {
+            let pool = Pool::new(1 << 20).unwrap();
+            let records = Records::new(&pool, 10);
+            let number = records.insert(new(&pool, &[b"old"], &vec![1; len], false)).ok().unwrap();
+            let payload = records.get(number).unwrap().into_owned(&records).body(3, 0, len);
+            let (file, within, run) = payload.file_run(0).unwrap();
+            let (file, start) = file.lend().unwrap();
+            let (reader, writer) = rustix::pipe::pipe().unwrap();
+            let mut offset = start + within;
+            let count = run.min(32 << 10);
+            let flags = rustix::pipe::SpliceFlags::empty();
+            let sent = rustix::pipe::splice(file, Some(&mut offset), &writer, None, count, flags).unwrap();
+            drop(payload);
+            records.release(number);
+            assert_eq!(pool.used_bytes(), 0);
+            let again = records.insert(new(&pool, &[b"new"], &vec![2; len], false)).ok().unwrap();
+            let mut seen = vec![0; sent];
+            std::fs::File::from(reader).read_exact(&mut seen).unwrap();
+            assert!(seen.iter().all(|byte| *byte == 1), "a value of {len} bytes changed on its way");
+            let fresh = records.get(again).unwrap().into_owned(&records).body(3, 0, len);
+            assert!(fresh.to_contiguous().iter().all(|byte| *byte == 2));
+        }
     }
 
     #[test]
