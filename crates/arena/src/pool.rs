@@ -105,7 +105,7 @@ impl Pool {
             bases: (0..regions).map(|_| AtomicPtr::default()).collect(),
             limit_blocks: AtomicUsize::new(max_blocks),
             used_blocks: AtomicUsize::new(0),
-            class_stride: match max_blocks * BLOCK_SIZE >> 20 {
+            class_stride: match max_bytes >> 20 {
                 0..64 => 4,
                 64..200 => 2,
                 _ => 1,

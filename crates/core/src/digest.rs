@@ -12,14 +12,14 @@ pub struct ChunkId(pub [u8; 16]);
 
 impl Digest {
     /// The address of the chunk that has this digest.
-    pub fn chunk_id(&self) -> ChunkId {
+    pub fn chunk_id(self) -> ChunkId {
         let mut id = [0; 16];
         id.copy_from_slice(&self.0[..16]);
         ChunkId(id)
     }
 
     /// Lower-case hexadecimal, as `b3sum` prints it.
-    pub fn to_hex(&self) -> [u8; 64] {
+    pub fn to_hex(self) -> [u8; 64] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut hex = [0; 64];
         for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {

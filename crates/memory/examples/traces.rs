@@ -2,26 +2,28 @@
 //!
 //! `cargo run --release -p elcache-memory --example traces [PART OF A TRACE'S NAME]`
 //!
-//! To add a policy: a file in `traces/` with its `Replay`, and a line in `POLICIES`.
+//! The core is replayed alone, and inside the concurrent shell with its default shards and with eight, on one thread
+//! and on two. The shell's difference is to the core, in percentage points.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints a table")]
 
 #[path = "traces/arc_core.rs"]
 mod arc_core;
 #[path = "traces/replay.rs"]
 mod replay;
+#[path = "traces/shell.rs"]
+mod shell;
 #[path = "traces/trace.rs"]
 mod trace;
 
 use std::time::Instant;
 
 use arc_core::ArcCore;
-use replay::{Outcome, Replay, replay};
+use replay::{Outcome, replay, replay_on};
+use shell::Shell;
 use trace::Request;
 
-/// Builds a policy for a capacity in the trace's unit, pages or bytes.
-type Build = fn(u64) -> Box<dyn Replay>;
-
-const POLICIES: &[(&str, Build)] = &[("arc core", |capacity| Box::new(ArcCore::new(capacity)))];
+/// Shards asked for, `None` for the default; threads.
+const SHELLS: &[(Option<usize>, usize)] = &[(None, 1), (None, 2), (Some(8), 1), (Some(8), 2)];
 
 /// What ARC is known to reach on a trace at a capacity.
 enum Known {
@@ -58,40 +60,57 @@ fn main() -> std::io::Result<()> {
     };
     let wanted = std::env::args().nth(1).unwrap_or_default();
     println!(
-        "{:<23}{:>12}  {:<12}{:>9}{:>9}{:>9}{:>10}{:>9}  {:<22}ns/request",
-        "trace", "capacity", "policy", "hits", "ratio %", "ref", "bytes %", "ref", "difference"
+        "{:<23}{:>12}  {:<20}{:>9}{:>9}{:>9}{:>12}  difference",
+        "trace", "capacity", "shards x threads", "hits", "ratio %", "bytes %", "ns/request"
     );
     for (name, rows) in REFERENCES.iter().filter(|(name, _)| name.contains(&wanted)) {
         let requests = trace::load(&folder, name)?;
         for (capacity, known) in *rows {
-            for (policy, build) in POLICIES {
-                let row = run(build(*capacity), &requests, known);
-                println!("{name:<23}{capacity:>12}  {policy:<12}{row}");
+            let (core, row) = run(&requests, || replay(&mut ArcCore::new(*capacity), &requests));
+            println!("{name:<23}{capacity:>12}  {:<20}{row}  {}", "core", compare(&core, known));
+            let mut default_shards = 0;
+            for &(shards, threads) in SHELLS {
+                let shell = match known {
+                    Known::Hits(_) => Shell::of_pages(*capacity, shards),
+                    Known::Ratios(..) => Shell::of_bytes(*capacity, shards),
+                };
+                match shards {
+                    None => default_shards = shell.shards(),
+                    Some(forced) if forced == default_shards => continue,
+                    Some(_) => {}
+                }
+                let label = format!("shell {} x {threads}", shell.shards());
+                let (outcome, row) = run(&requests, || replay_on(threads, &shell, &requests));
+                println!("{name:<23}{capacity:>12}  {label:<20}{row}  {}", beside(&outcome, &core));
             }
         }
     }
     Ok(())
 }
 
-/// Replays, and writes the columns from the hits on.
-fn run(mut cache: Box<dyn Replay>, requests: &[Request], known: &Known) -> String {
+/// Replays, and writes hits, both ratios in per cent and nanoseconds for each request.
+fn run(requests: &[Request], go: impl FnOnce() -> Outcome) -> (Outcome, String) {
     let start = Instant::now();
-    let outcome = replay(cache.as_mut(), requests);
+    let outcome = go();
     let each = start.elapsed().as_nanos() as f64 / requests.len().max(1) as f64;
-    format!("{:>9}{}{each:>10.0}", outcome.hits, compare(&outcome, known))
+    let (ratio, bytes) = (outcome.hit_ratio(), outcome.byte_hit_ratio());
+    (outcome, format!("{:>9}{ratio:>9.2}{bytes:>9.2}{each:>12.0}", outcome.hits))
 }
 
+/// The core beside what is known of ARC.
 fn compare(outcome: &Outcome, known: &Known) -> String {
-    let (ratio, bytes) = (outcome.hit_ratio(), outcome.byte_hit_ratio());
     match known {
-        Known::Hits(hits) => {
-            let reference = 100.0 * *hits as f64 / outcome.requests.max(1) as f64;
-            let difference = format!("{:+} hits", outcome.hits as i64 - *hits as i64);
-            format!("{ratio:>9.2}{reference:>9.2}{:>10}{:>9}  {difference:<22}", "", "")
-        }
-        Known::Ratios(requests, byte) => {
-            let difference = format!("{:+.2} / {:+.2} pp", ratio - requests, bytes - byte);
-            format!("{ratio:>9.2}{requests:>9.2}{bytes:>10.2}{byte:>9.2}  {difference:<22}")
+        Known::Hits(hits) => format!("{:+} hits to the reference", outcome.hits as i64 - *hits as i64),
+        Known::Ratios(requests, bytes) => {
+            let (requests, bytes) = (outcome.hit_ratio() - requests, outcome.byte_hit_ratio() - bytes);
+            format!("{requests:+.2} / {bytes:+.2} pp to the reference")
         }
     }
+}
+
+/// The shell beside the core.
+fn beside(shell: &Outcome, core: &Outcome) -> String {
+    let requests = shell.hit_ratio() - core.hit_ratio();
+    let bytes = shell.byte_hit_ratio() - core.byte_hit_ratio();
+    format!("{requests:+.2} / {bytes:+.2} pp to the core")
 }

@@ -86,7 +86,9 @@ mod tests {
     #[test]
     fn a_full_stripe_drops_notes_instead_of_waiting() {
         let hits = Hits::new();
-        (0..10_000).for_each(|number| drop(hits.note(number)));
+        for number in 0..10_000 {
+            hits.note(number);
+        }
         let mut seen = 0;
         hits.drain(|_| seen += 1);
         assert_eq!(seen, NOTES);

@@ -29,5 +29,5 @@ mod table;
 pub mod tier;
 mod values;
 
-pub use store::{Store, StoreConfig};
+pub use store::{NoRoom, Store, StoreConfig};
 pub use tier::{MemoryConfig, MemoryTier};

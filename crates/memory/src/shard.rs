@@ -364,3 +364,68 @@ impl Drop for Locked<'_> {
 fn clamp(weight: u64) -> u32 {
     weight.min(u64::from(crate::policy::MAX_WEIGHT)) as u32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+    use std::thread;
+    use std::time::Duration;
+
+    const SEED: u64 = 1;
+    const RECORDS: u8 = 100;
+
+    fn key(number: u8) -> [u8; 3] {
+        [b'k', b'-', number]
+    }
+
+    fn put(pool: &Arc<Pool>, shard: &Shard, number: u8) {
+        let key = key(number);
+        let head = layout::encode_plain(Kind::Value, &key);
+        let record = NewRecord::new(pool, &[&head, &[number]], None, false).ok().unwrap();
+        let name = Name::new(SEED, Kind::Value, &key);
+        let admission = shard.admit(name, 100);
+        assert!(shard.put(name, record, admission, None).is_ok());
+    }
+
+    /// What is under a key, read as a hit.
+    fn hit(shard: &Shard, number: u8) -> Option<u8> {
+        let record = shard.hit(Name::new(SEED, Kind::Value, &key(number)))?;
+        record.content().last().copied()
+    }
+
+    #[test]
+    fn hits_complete_while_the_lock_is_held_and_insertions_wait() {
+        let pool = Pool::new(8 << 20).unwrap();
+        let shard = Shard::new(&pool, 1024, 1 << 20, SEED);
+        (0..RECORDS).for_each(|number| put(&pool, &shard, number));
+        let inserted = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let lock = shard.lock_for_test();
+            let insertion = scope.spawn(|| {
+                put(&pool, &shard, RECORDS);
+                inserted.store(true, Ordering::SeqCst);
+            });
+            let (done, answer) = sync_channel(1);
+            let shard = &shard;
+            scope.spawn(move || {
+                // More hits than the notes that a stripe holds: a full one must not wait for the lock either.
+                let right = (0..100_000_u32).all(|n| {
+                    let number = (n % u32::from(RECORDS)) as u8;
+                    hit(shard, number) == Some(number)
+                });
+                let _ = done.send(right);
+            });
+            let hits = answer.recv_timeout(Duration::from_secs(30));
+            let waited = !inserted.load(Ordering::SeqCst);
+            // Before anything is asserted, so that a failure does not leave the others waiting.
+            drop(lock);
+            assert_ne!(hits, Err(RecvTimeoutError::Timeout), "hits waited for the lock");
+            assert_eq!(hits, Ok(true), "a hit did not find its record");
+            assert!(waited, "an insertion did without the lock");
+            insertion.join().unwrap();
+        });
+        assert_eq!(hit(&shard, RECORDS), Some(RECORDS), "the insertion went on when the lock was let go");
+    }
+}

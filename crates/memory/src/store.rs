@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use elcache_arena::{NewRecord, OwnedRef, PageBuffer, Pool, Record};
 use elcache_core::budget::Budget;
 use elcache_core::key::Key;
+use elcache_core::payload::Buffer;
 use elcache_core::tier::{ChunkRef, Owner, PageRef, Usage};
 use elcache_core::tree::{self, CHUNK_SIZE};
+use elcache_core::value::Metadata;
 
 use crate::layout::{self, Kind};
 use crate::policy::Admission;
@@ -22,6 +24,8 @@ const MIN_CHUNKS_PER_SHARD: u64 = 16;
 const MIN_ENTRY: u64 = 160;
 /// Evictions that one allocation may cause before it is refused.
 const MAX_EVICTIONS: usize = 4096;
+/// What is longer lies in pages: in one run, from 32 KiB on, it would be rounded up to whole blocks.
+const MAX_INLINE: usize = 16 << 10;
 /// Roots whose chunks are looked after in one go.
 const RETIRE_BATCH: usize = 16;
 
@@ -84,6 +88,21 @@ impl Store {
     pub fn get(&self, key: &[u8]) -> Option<Record<'_>> {
         let name = self.name(Kind::Value, key);
         self.shard(name.hash).hit(name)
+    }
+
+    /// Stores a value of at most one chunk, replacing what was there, and evicts until it fits.
+    ///
+    /// # Errors
+    /// When evicting made no room.
+    pub fn put_value(&self, key: &[u8], meta: &Metadata, bytes: &[u8]) -> Result<(), NoRoom> {
+        let head = layout::encode_value(Kind::Value, key, meta);
+        if bytes.len() <= MAX_INLINE {
+            return self.put(Kind::Value, key, &[&head, bytes], None, None);
+        }
+        let mut body = self.stage(bytes.len())?;
+        self.staged.fetch_sub(body.footprint() as u64, Ordering::Relaxed);
+        fill(&mut body, bytes);
+        self.put(Kind::Value, key, &[&head], Some(body), None)
     }
 
     /// As [`Store::get`], with a life of its own.
@@ -283,7 +302,7 @@ impl Store {
 
     pub(crate) fn shard(&self, hash: u64) -> &Shard {
         // The table uses the low bits and the top sixteen; these are in between.
-        &self.shards[(hash >> 32) as u16 as usize * self.shards.len() >> 16]
+        &self.shards[((hash >> 32) as u16 as usize * self.shards.len()) >> 16]
     }
 
     pub(crate) fn name<'a>(&self, kind: Kind, bytes: &'a [u8]) -> Name<'a> {
@@ -353,6 +372,19 @@ impl Store {
             _ => None,
         };
         owner.is_some_and(|owner| self.values.has_chunks(owner))
+    }
+}
+
+/// Writes bytes into a buffer that has room for them.
+pub(crate) fn fill(buffer: &mut PageBuffer, bytes: &[u8]) {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let space = buffer.space();
+        let count = space.len().min(rest.len());
+        let (now, later) = rest.split_at(count);
+        space[..count].copy_from_slice(now);
+        buffer.advance(count);
+        rest = later;
     }
 }
 

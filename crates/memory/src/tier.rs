@@ -22,7 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::layout::{self, Kind};
 use crate::promises::Promises;
 use crate::shard::Sweep;
-use crate::store::{NoRoom, Store, StoreConfig};
+use crate::store::{self, NoRoom, Store, StoreConfig};
 
 /// How often the housekeeper looks around when nobody wakes it.
 const ROUND: Duration = Duration::from_millis(100);
@@ -169,10 +169,7 @@ impl MemoryTier {
 
     fn commit_now(&self, key: &Key, meta: &Metadata, body: NewBody<'_>) -> Result<(), Refusal> {
         let done = match body {
-            NewBody::Borrowed(bytes) => {
-                let head = layout::encode_value(Kind::Value, key.as_bytes(), meta);
-                self.store.put(Kind::Value, key.as_bytes(), &[&head, bytes], None, None)
-            }
+            NewBody::Borrowed(bytes) => self.store.put_value(key.as_bytes(), meta, bytes),
             NewBody::Filled(buffer) => {
                 let head = layout::encode_value(Kind::Value, key.as_bytes(), meta);
                 let pages = self.take_back(buffer)?;
@@ -226,7 +223,7 @@ impl MemoryTier {
                 let body_at = layout::plain_body_at(record.content());
                 let payload = record.body(body_at, 0, chunk.len as usize);
                 let mut pages = self.store.stage(payload.len()).map(|pages| self.counted(pages))?;
-                payload.pieces().for_each(|piece| copy_into(&mut pages, piece));
+                payload.pieces().for_each(|piece| store::fill(pages.pages_mut(), piece));
                 self.store.put_chunk(&chunk, pages.into_pages(), owner)
             }
             Err(_) => Err(NoRoom),
@@ -315,18 +312,6 @@ impl Buffer for StagedBuffer {
 enum StagedChunk {
     Fresh(StagedBuffer),
     Here(OwnedRef),
-}
-
-fn copy_into(buffer: &mut StagedBuffer, bytes: &[u8]) {
-    let mut rest = bytes;
-    while !rest.is_empty() {
-        let space = buffer.space();
-        let count = space.len().min(rest.len());
-        let (now, later) = rest.split_at(count);
-        space[..count].copy_from_slice(now);
-        buffer.advance(count);
-        rest = later;
-    }
 }
 
 impl Tier for MemoryTier {

@@ -1,5 +1,7 @@
 //! The binary `elcached`.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
