@@ -72,7 +72,8 @@ fn serve(args: &Args, loaded: &Loaded) -> ExitCode {
 
 /// From an open port to the end of the last request.
 async fn run_node(args: &Args, loaded: &Loaded, log: logging::LogHandle) -> Result<(), StartError> {
-    let signals = Signals::take().map_err(|error| StartError::new(format!("signals cannot be taken: {error}")))?;
+    let signals =
+        Signals::take().map_err(|error| StartError::new(format!("signals cannot be taken: {error}")))?;
     let node = Node::build(&loaded.config)?;
     let address = node.address().map_err(|error| StartError::new(format!("the port is gone: {error}")))?;
     let (stop, stopped) = watch::channel(false);

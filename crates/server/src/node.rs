@@ -129,7 +129,9 @@ fn listen(config: &Config) -> Result<TcpListener, StartError> {
     Server::bind(address).map_err(|error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => "another program listens there; choose another port with --port",
-            io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose another with --port",
+            io::ErrorKind::PermissionDenied => {
+                "ports below 1024 need a privilege; choose another with --port"
+            }
             io::ErrorKind::AddrNotAvailable => "this machine has no such address; see network.bind_address",
             _ => "see network.bind_address and network.http_port",
         };

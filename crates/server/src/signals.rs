@@ -49,7 +49,9 @@ fn request_stop(stop: &watch::Sender<bool>) {
         tracing::warn!("a second signal: ending at once");
         end_at_once();
     }
-    tracing::info!("stopping: no new connections, finishing what is in flight; a second signal ends it at once");
+    tracing::info!(
+        "stopping: no new connections, finishing what is in flight; a second signal ends it at once"
+    );
 }
 
 #[expect(clippy::disallowed_methods, reason = "a second signal asks for exactly this")]
