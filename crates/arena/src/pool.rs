@@ -193,16 +193,19 @@ impl Pool {
         whole
     }
 
-    /// The file that a place lies in, and its offset there. Its pages will not be written again.
+    /// The file that a place lies in, and the offset there of its byte `from`. The pages of these `len` bytes will not be
+    /// written again. `None` when they are not all in the place.
     ///
     /// # Safety
     /// The place is in use for as long as the result lives.
-    pub(crate) unsafe fn lend(&self, loc: Loc) -> (BorrowedFd<'_>, u64) {
-        for block in loc.blocks() {
+    pub(crate) unsafe fn lend(&self, loc: Loc, from: usize, len: usize) -> Option<(BorrowedFd<'_>, u64)> {
+        let end = from.checked_add(len).filter(|end| *end <= loc.len())?;
+        let start = loc.offset() + from;
+        for block in start / BLOCK_SIZE..(loc.offset() + end).div_ceil(BLOCK_SIZE) {
             self.lent[loc.region() * WORDS + block / 64].fetch_or(1 << (block % 64), Ordering::Relaxed);
         }
         // SAFETY: a place in use lies in a region that is there, and so is its file.
-        (unsafe { BorrowedFd::borrow_raw(self.raw_file(loc)) }, loc.offset() as u64)
+        Some((unsafe { BorrowedFd::borrow_raw(self.raw_file(loc)) }, start as u64))
     }
 
     /// Gives a place back. The caller owns it, and no reference into it is left.

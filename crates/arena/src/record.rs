@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -123,6 +123,7 @@ pub struct Records {
     segments: Box<[OnceLock<Box<[AtomicU64; SEGMENT]>>]>,
     vacant: Mutex<Vacant>,
     retired: Mutex<Vec<Loc>>,
+    retired_count: AtomicUsize,
     allocated: AtomicU32,
 }
 
@@ -141,6 +142,7 @@ impl Records {
             segments: (0..(most as usize).div_ceil(SEGMENT)).map(|_| OnceLock::new()).collect(),
             vacant: Mutex::default(),
             retired: Mutex::default(),
+            retired_count: AtomicUsize::new(0),
             allocated: AtomicU32::new(0),
         })
     }
@@ -208,7 +210,13 @@ impl Records {
     pub fn take_retired(&self, most: usize) -> Vec<Retired> {
         let mut retired = self.retired.lock();
         let from = retired.len().saturating_sub(most);
+        self.retired_count.store(from, Ordering::Relaxed);
         retired.drain(from..).map(|head| Retired { pool: Arc::clone(&self.pool), head }).collect()
+    }
+
+    /// How many retired records wait to be taken.
+    pub fn retired(&self) -> usize {
+        self.retired_count.load(Ordering::Relaxed)
     }
 
     /// All numbers that have ever named a record are below this one.
@@ -239,7 +247,9 @@ impl Records {
     fn retire(&self, number: u32, head: Loc) {
         let view = View { pool: &self.pool, head };
         if view.prefix() & TRACKED != 0 {
-            self.retired.lock().push(head);
+            let mut retired = self.retired.lock();
+            retired.push(head);
+            self.retired_count.store(retired.len(), Ordering::Relaxed);
         } else {
             free(view);
         }
@@ -392,10 +402,10 @@ struct LentPiece {
 }
 
 impl Backing for LentPiece {
-    fn lend(&self) -> Option<(BorrowedFd<'_>, u64)> {
+    fn lend(&self, from: usize, len: usize) -> Option<(BorrowedFd<'_>, u64)> {
         let loc = self.record.view().place(self.index)?;
         // SAFETY: the record is referred to by this piece, so its places are in use.
-        Some(unsafe { self.record.records.pool.lend(loc) })
+        unsafe { self.record.records.pool.lend(loc, from, len) }
     }
 }
 
@@ -559,9 +569,9 @@ mod tests {
             let number = records.insert(new(&pool, &[b"old"], &vec![1; len], false)).ok().unwrap();
             let payload = records.get(number).unwrap().into_owned(&records).body(3, 0, len);
             let (file, within, run) = payload.file_run(0).unwrap();
-            let (file, start) = file.lend().unwrap();
+            let (file, start) = file.lend(within, run).unwrap();
             let (reader, writer) = rustix::pipe::pipe().unwrap();
-            let mut offset = start + within;
+            let mut offset = start;
             let count = run.min(32 << 10);
             let flags = rustix::pipe::SpliceFlags::empty();
             let sent = rustix::pipe::splice(file, Some(&mut offset), &writer, None, count, flags).unwrap();

@@ -12,10 +12,10 @@ use bytes::Bytes;
 
 /// The file in which the bytes of a piece lie, so that they can be sent from there without being copied.
 pub trait Backing: Send + Sync {
-    /// The file, and the offset in it of the piece as it was made. Whoever sends from there leaves references to the
-    /// file's pages in sockets, for longer than the piece may live: from this call on the owner must never write
-    /// those pages again.
-    fn lend(&self) -> Option<(BorrowedFd<'_>, u64)>;
+    /// The file, and the offset in it of byte `from` of the piece as it was made. Whoever sends from there leaves
+    /// references to the file's pages in sockets, for longer than the piece may live: from this call on the owner must
+    /// never write the pages of these `len` bytes again.
+    fn lend(&self, from: usize, len: usize) -> Option<(BorrowedFd<'_>, u64)>;
 }
 
 /// A run of bytes.
@@ -92,13 +92,13 @@ impl Payload {
 
     /// The bytes from offset `from` on as a run in a file: what lends the file, the offset within what it lends, and
     /// the length. `None` where they lie in none.
-    pub fn file_run(&self, from: usize) -> Option<(&dyn Backing, u64, usize)> {
+    pub fn file_run(&self, from: usize) -> Option<(&dyn Backing, usize, usize)> {
         let mut passed = 0;
         for piece in self.parts() {
             let within = from.checked_sub(passed)?;
             if within < piece.bytes.len() {
                 let (file, before) = piece.file.as_ref()?;
-                return Some((&**file, (before + within) as u64, piece.bytes.len() - within));
+                return Some((&**file, before + within, piece.bytes.len() - within));
             }
             passed += piece.bytes.len();
         }

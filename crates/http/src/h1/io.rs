@@ -278,8 +278,7 @@ impl<S: Transport> Io<S> {
         let Self { stream, out, out_sent, timer, .. } = self;
         let socket = stream.socket().ok_or(Broken::Gone)?;
         let (backing, within, len) = run;
-        let (file, start) = backing.lend().ok_or(Broken::Gone)?;
-        let mut offset = start.saturating_add(within);
+        let (file, mut offset) = backing.lend(within, len).ok_or(Broken::Gone)?;
         let pages = (offset % PAGE).saturating_add(len as u64).div_ceil(PAGE);
         // Head and pages go out as one where they fit one packet of the kernel's. Where they do not, a head that waited for
         // the pages would leave a rest behind them that costs more than a packet for the head.
@@ -312,7 +311,7 @@ impl<S: Transport> Io<S> {
 }
 
 /// What lends the file, the offset within what it lends, and the length.
-type FileRun<'a> = (&'a dyn Backing, u64, usize);
+type FileRun<'a> = (&'a dyn Backing, usize, usize);
 
 /// Tries a system call until the socket would make it wait.
 fn poll_socket(
