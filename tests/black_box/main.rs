@@ -3,7 +3,17 @@
 #![forbid(unsafe_code)]
 
 mod conditions;
+mod framing;
+mod heads;
+mod hostile;
+mod http2;
 mod keys;
+mod leaving;
+mod limits;
+mod load;
 mod metadata;
+mod pages;
+mod process;
 mod ranges;
+mod uploads;
 mod values;

@@ -94,9 +94,10 @@ impl Connection {
         Ok(Self { stream, read: Vec::new() })
     }
 
-    /// Waits for so long from now on, when reading.
+    /// Waits for so long from now on.
     pub fn patience(&mut self, patience: Duration) {
         self.stream.set_read_timeout(Some(patience)).expect("a timeout");
+        self.stream.set_write_timeout(Some(patience)).expect("a timeout");
     }
 
     /// Sends bytes.
@@ -113,7 +114,7 @@ impl Connection {
     /// Sends a request and reads its answer.
     #[track_caller]
     pub fn call(&mut self, call: &Call) -> Answer {
-        self.try_call(call).unwrap_or_else(|broken| panic!("no answer: {broken:?}"))
+        unwrap(self.try_call(call))
     }
 
     /// As [`Connection::call`] where the server may break off.
@@ -126,13 +127,13 @@ impl Connection {
     /// Reads the answer to a request that is no HEAD.
     #[track_caller]
     pub fn answer(&mut self) -> Answer {
-        self.try_answer(false).unwrap_or_else(|broken| panic!("no answer: {broken:?}"))
+        unwrap(self.try_answer(false))
     }
 
     /// Reads the answer to a HEAD.
     #[track_caller]
     pub fn answer_to_head(&mut self) -> Answer {
-        self.try_answer(true).unwrap_or_else(|broken| panic!("no answer: {broken:?}"))
+        unwrap(self.try_answer(true))
     }
 
     /// Reads an answer, if one comes.
@@ -182,11 +183,7 @@ impl Connection {
             }
             let count = usize::try_from(length - at).unwrap_or(usize::MAX).min(self.read.len());
             sink(at, &self.read[..count]);
-            if count == self.read.len() {
-                self.read.clear();
-            } else {
-                self.read.drain(..count);
-            }
+            self.read.drain(..count);
             at += count as u64;
         }
         Ok(())
@@ -249,6 +246,14 @@ impl Connection {
     /// The socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+}
+
+#[track_caller]
+fn unwrap(answer: Result<Answer, Broken>) -> Answer {
+    match answer {
+        Ok(answer) => answer,
+        Err(broken) => panic!("no answer: {broken:?}"),
     }
 }
 
