@@ -114,7 +114,8 @@ fn a_stream_that_is_given_up_leaves_the_old_value() {
     let node = Node::plain();
     node.put("/cache/a", "old");
     let mut connection = Http2::open(node.address());
-    for _ in 0..20 {
+    // A server may take twenty and more at once for an attack.
+    for _ in 0..8 {
         let id = connection.head("PUT", "/cache/a", &[], false);
         connection.data(id, &[7; 10_000], false);
         connection.reset(id);
