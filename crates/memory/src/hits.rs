@@ -29,33 +29,38 @@ impl Hits {
     }
 
     /// Notes a hit. True when the stripe is full and should be drained, if that can be done without waiting.
+    ///
+    /// Plain loads and stores: an atomic addition would cost as much as the rest of the note, and only threads that share a
+    /// stripe would lose fewer notes by it.
     pub(crate) fn note(&self, number: u32) -> bool {
         let stripe = &self.0[stripe_of_thread()];
-        if stripe.used.load(Ordering::Relaxed) >= NOTES {
-            return true;
-        }
-        let slot = stripe.used.fetch_add(1, Ordering::Relaxed);
-        if let Some(note) = stripe.notes.get(slot) {
-            note.store(number + 1, Ordering::Relaxed);
-        }
+        let slot = stripe.used.load(Ordering::Relaxed);
+        let Some(note) = stripe.notes.get(slot) else { return true };
+        note.store(number + 1, Ordering::Relaxed);
+        stripe.used.store(slot + 1, Ordering::Relaxed);
         slot + 1 >= NOTES
     }
 
-    /// Hands out all notes, in the order in which each thread made them. Called under the shard's lock; a note that is
-    /// being made at the same moment may be lost or come next time.
-    pub(crate) fn drain(&self, mut take: impl FnMut(u32)) {
+    /// Hands out all notes, a stripe at a time, in the order in which each thread made them. Called under the shard's lock;
+    /// a note that is being made at the same moment may be lost or come next time.
+    pub(crate) fn drain(&self, mut take: impl FnMut(&[u32])) {
         for stripe in &self.0 {
             let used = stripe.used.load(Ordering::Relaxed).min(NOTES);
             if used == 0 {
                 continue;
             }
+            let mut numbers = [0; NOTES];
+            let mut count = 0;
             for note in &stripe.notes[..used] {
-                let number = note.swap(NOTHING, Ordering::Relaxed);
+                let number = note.load(Ordering::Relaxed);
+                note.store(NOTHING, Ordering::Relaxed);
                 if number != NOTHING {
-                    take(number - 1);
+                    numbers[count] = number - 1;
+                    count += 1;
                 }
             }
             stripe.used.store(0, Ordering::Relaxed);
+            take(&numbers[..count]);
         }
     }
 }
@@ -76,10 +81,10 @@ mod tests {
         let mut seen = Vec::new();
         for number in 0..1000 {
             if hits.note(number) {
-                hits.drain(|number| seen.push(number));
+                hits.drain(|numbers| seen.extend_from_slice(numbers));
             }
         }
-        hits.drain(|number| seen.push(number));
+        hits.drain(|numbers| seen.extend_from_slice(numbers));
         assert_eq!(seen, (0..1000).collect::<Vec<_>>());
     }
 
@@ -90,7 +95,7 @@ mod tests {
             hits.note(number);
         }
         let mut seen = 0;
-        hits.drain(|_| seen += 1);
+        hits.drain(|numbers| seen += numbers.len());
         assert_eq!(seen, NOTES);
     }
 }

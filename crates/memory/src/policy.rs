@@ -126,6 +126,13 @@ impl Policy {
         self.residents.relocate(slot, Side::Frequent, End::Mru);
     }
 
+    /// As [`Policy::hit`] for each, in this order. Their places in the lists are read before any is moved: one after another,
+    /// each move would wait for memory, and together they wait once.
+    pub fn hit_all(&mut self, slots: &[u32]) {
+        self.residents.touch(slots);
+        slots.iter().for_each(|&slot| self.hit(slot));
+    }
+
     /// A miss: learns from the ghost, if there is one, and forgets it. To be followed by evictions until the weight
     /// fits, and by [`Policy::insert`]; when that does not come, nothing but the ghost is lost.
     pub fn admit(&mut self, id: u64, weight: u32) -> Admission {

@@ -320,7 +320,7 @@ impl Shard {
     }
 
     fn learn(&self, state: &mut State) {
-        self.hits.drain(|number| state.policy.hit(number));
+        self.hits.drain(|numbers| state.policy.hit_all(numbers));
     }
 
     /// Takes the lock and tells the policy what has been hit, so that it decides on what is known.
