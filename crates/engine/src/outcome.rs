@@ -11,7 +11,10 @@ use elcache_core::tier::{Hold, Owner, Root, TierName};
 use elcache_core::value::{KeptHeaders, Metadata, OperationId};
 
 /// What a look-up came to.
-#[expect(clippy::large_enum_variant, reason = "it is moved once a request, and a box would cost more than that")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once a request, and a box would cost more than that"
+)]
 pub enum Found {
     /// There is a value.
     Value(Value),
@@ -136,7 +139,10 @@ pub struct Stored {
 }
 
 /// What opening an upload came to.
-#[expect(clippy::large_enum_variant, reason = "it is moved once an upload, and a box would cost more than that")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved once an upload, and a box would cost more than that"
+)]
 pub enum Opened {
     /// Go on and send.
     Upload(crate::Upload),
