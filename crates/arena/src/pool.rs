@@ -2,17 +2,22 @@
 //!
 //! A block of 64 KiB is free, cut into slots of one class, or part of a run of whole blocks. All of that is behind
 //! one mutex, which is held for a few dozen instructions and never while memory is read, written or mapped away.
+//!
+//! Places can be lent: sent from the region's file without a copy. Sockets then refer to their pages for as long as a
+//! client takes, and a client on the same machine for as long as it does not read. So the pages of a block that was lent
+//! are never written again: before a place in it is used anew, they are taken out of the file and fresh ones come.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::PAGE_SIZE;
 use crate::class::{self, Class};
-use crate::region::{REGION_SIZE, Region};
+use crate::region::{self, REGION_SIZE, Region};
 
 /// Bytes in a block.
 pub const BLOCK_SIZE: usize = 64 << 10;
@@ -66,6 +71,11 @@ impl Loc {
         (class != RUN).then_some(class as Class)
     }
 
+    /// The blocks that it lies in.
+    fn blocks(self) -> std::ops::Range<usize> {
+        self.block()..self.block() + self.class().map_or(self.number(), |_| 1)
+    }
+
     /// Bytes from the beginning of the region.
     fn offset(self) -> usize {
         let within = self.class().map_or(0, |class| self.number() * class::size(class));
@@ -82,6 +92,10 @@ impl Loc {
 pub struct Pool {
     /// Where each region begins; null where there is none. Readers look here without the lock.
     bases: Box<[AtomicPtr<u8>]>,
+    /// The regions' files, as far as there are regions.
+    files: Box<[AtomicI32]>,
+    /// One bit a block, set when a place in it has been lent.
+    lent: Box<[AtomicU64]>,
     limit_blocks: AtomicUsize,
     used_blocks: AtomicUsize,
     /// Of so many neighbouring classes only the largest is used: in a small pool, a block of every class would be most of
@@ -103,6 +117,8 @@ impl Pool {
         }
         Ok(Arc::new(Self {
             bases: (0..regions).map(|_| AtomicPtr::default()).collect(),
+            files: (0..regions).map(|_| AtomicI32::new(-1)).collect(),
+            lent: (0..regions * WORDS).map(|_| AtomicU64::new(0)).collect(),
             limit_blocks: AtomicUsize::new(max_blocks),
             used_blocks: AtomicUsize::new(0),
             class_stride: match max_bytes >> 20 {
@@ -177,8 +193,27 @@ impl Pool {
         whole
     }
 
+    /// The file that a place lies in, and the offset there of its byte `from`. The pages of these `len` bytes will not be
+    /// written again. `None` when they are not all in the place.
+    ///
+    /// # Safety
+    /// The place is in use for as long as the result lives.
+    pub(crate) unsafe fn lend(&self, loc: Loc, from: usize, len: usize) -> Option<(BorrowedFd<'_>, u64)> {
+        let end = from.checked_add(len).filter(|end| *end <= loc.len())?;
+        let start = loc.offset() + from;
+        for block in start / BLOCK_SIZE..(loc.offset() + end).div_ceil(BLOCK_SIZE) {
+            self.lent[loc.region() * WORDS + block / 64].fetch_or(1 << (block % 64), Ordering::Relaxed);
+        }
+        // SAFETY: a place in use lies in a region that is there, and so is its file.
+        Some((unsafe { BorrowedFd::borrow_raw(self.raw_file(loc)) }, start as u64))
+    }
+
     /// Gives a place back. The caller owns it, and no reference into it is left.
     pub(crate) fn give(&self, loc: Loc) {
+        if !self.renew_lent(loc) {
+            // Its pages may still be on their way to a client, so it can never be used again.
+            return;
+        }
         let mut inner = self.inner.lock();
         self.give_locked(&mut inner, loc);
         let empty = self.unmap_spare(&mut inner);
@@ -213,6 +248,28 @@ impl Pool {
     pub(crate) unsafe fn bytes_mut(&self, loc: Loc) -> &mut [u8] {
         // SAFETY: as for `bytes`, and the caller answers for being alone.
         unsafe { slice::from_raw_parts_mut(self.pointer(loc), loc.len()) }
+    }
+
+    /// Sees to fresh pages where a place's have been lent; false when they cannot be had.
+    fn renew_lent(&self, loc: Loc) -> bool {
+        let word = |block: usize| &self.lent[loc.region() * WORDS + block / 64];
+        let is_lent = |block: usize| word(block).load(Ordering::Relaxed) & 1 << (block % 64) != 0;
+        if !loc.blocks().any(is_lent) || !loc.len().is_multiple_of(PAGE_SIZE) {
+            return true;
+        }
+        // SAFETY: the caller owns the place, so its region and the region's file are there.
+        let file = unsafe { BorrowedFd::borrow_raw(self.raw_file(loc)) };
+        let renewed = region::renew(file, loc.offset(), loc.len()).is_ok();
+        if renewed && loc.class().is_none() {
+            for block in loc.blocks() {
+                word(block).fetch_and(!(1 << (block % 64)), Ordering::Relaxed);
+            }
+        }
+        renewed
+    }
+
+    fn raw_file(&self, loc: Loc) -> RawFd {
+        self.files[loc.region()].load(Ordering::Acquire)
     }
 
     fn pointer(&self, loc: Loc) -> *mut u8 {
@@ -252,6 +309,7 @@ impl Pool {
         let vacant = self.bases.iter().position(|base| base.load(Ordering::Relaxed).is_null())?;
         // A failure to map is a lack of memory like any other: the caller makes do with what there is.
         let region = Region::new().ok()?;
+        self.files[vacant].store(region.file().as_raw_fd(), Ordering::Release);
         self.bases[vacant].store(region.base().as_ptr(), Ordering::Release);
         inner.add_region(vacant, region);
         Some(())
@@ -262,6 +320,8 @@ impl Pool {
             None => self.give_blocks(inner, loc.region(), loc.block(), loc.number()),
             Some(class) => {
                 if inner.give_slot(loc, class) {
+                    let word = &self.lent[loc.region() * WORDS + loc.block() / 64];
+                    word.fetch_and(!(1 << (loc.block() % 64)), Ordering::Relaxed);
                     self.give_blocks(inner, loc.region(), loc.block(), 1);
                 }
             }

@@ -7,11 +7,12 @@
 //! record is the one that it looked for. That is what lets look-ups do without locks and without epochs.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use elcache_core::payload::{Buffer, Payload};
+use elcache_core::payload::{Backing, Buffer, Payload};
 use parking_lot::Mutex;
 
 use crate::buffer::PageBuffer;
@@ -32,6 +33,8 @@ const PREFIX: usize = 4;
 const MAX_CONTENT: usize = 1 << 23;
 const TRACKED: u32 = 1 << 23;
 const PIECE: usize = 8;
+/// Pieces from this length on can be sent from their file; below that a copy costs less.
+const MIN_LENT: usize = 32 << 10;
 /// The most pieces of a record.
 const MAX_PIECES: usize = 255;
 
@@ -120,6 +123,7 @@ pub struct Records {
     segments: Box<[OnceLock<Box<[AtomicU64; SEGMENT]>>]>,
     vacant: Mutex<Vacant>,
     retired: Mutex<Vec<Loc>>,
+    retired_count: AtomicUsize,
     allocated: AtomicU32,
 }
 
@@ -138,6 +142,7 @@ impl Records {
             segments: (0..(most as usize).div_ceil(SEGMENT)).map(|_| OnceLock::new()).collect(),
             vacant: Mutex::default(),
             retired: Mutex::default(),
+            retired_count: AtomicUsize::new(0),
             allocated: AtomicU32::new(0),
         })
     }
@@ -205,7 +210,13 @@ impl Records {
     pub fn take_retired(&self, most: usize) -> Vec<Retired> {
         let mut retired = self.retired.lock();
         let from = retired.len().saturating_sub(most);
+        self.retired_count.store(from, Ordering::Relaxed);
         retired.drain(from..).map(|head| Retired { pool: Arc::clone(&self.pool), head }).collect()
+    }
+
+    /// How many retired records wait to be taken.
+    pub fn retired(&self) -> usize {
+        self.retired_count.load(Ordering::Relaxed)
     }
 
     /// All numbers that have ever named a record are below this one.
@@ -236,7 +247,9 @@ impl Records {
     fn retire(&self, number: u32, head: Loc) {
         let view = View { pool: &self.pool, head };
         if view.prefix() & TRACKED != 0 {
-            self.retired.lock().push(head);
+            let mut retired = self.retired.lock();
+            retired.push(head);
+            self.retired_count.store(retired.len(), Ordering::Relaxed);
         } else {
             free(view);
         }
@@ -340,8 +353,16 @@ impl OwnedRef {
             };
             let range = from.saturating_sub(at).min(len)..to.saturating_sub(at).min(len);
             if range.start < range.end {
+                let before = range.start;
                 let range = start + range.start..start + range.end;
-                payload.push(Bytes::from_owner(Slice { record: Arc::clone(&this), place, range }));
+                let slice = Slice { record: Arc::clone(&this), place, range };
+                match place {
+                    Some(index) if len >= MIN_LENT => {
+                        let piece = LentPiece { record: Arc::clone(&this), index };
+                        payload.push_backed(Bytes::from_owner(slice), Arc::new(piece), before);
+                    }
+                    _ => payload.push(Bytes::from_owner(slice)),
+                }
             }
             at += len;
         }
@@ -371,6 +392,20 @@ impl AsRef<[u8]> for Slice {
         let view = self.record.view();
         let bytes = self.place.map_or_else(|| view.content(), |index| view.piece(index));
         bytes.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+/// A piece as a part of its region's file.
+struct LentPiece {
+    record: Arc<OwnedRef>,
+    index: usize,
+}
+
+impl Backing for LentPiece {
+    fn lend(&self, from: usize, len: usize) -> Option<(BorrowedFd<'_>, u64)> {
+        let loc = self.record.view().place(self.index)?;
+        // SAFETY: the record is referred to by this piece, so its places are in use.
+        unsafe { self.record.records.pool.lend(loc, from, len) }
     }
 }
 
@@ -521,6 +556,35 @@ mod tests {
         assert_eq!(retired.iter().map(Retired::content).collect::<Vec<_>>(), [b"root"]);
         drop(retired);
         assert_eq!(pool.used_bytes(), 0);
+    }
+
+    /// What a socket still refers to must not change when its place is used for something else: that would be another
+    /// value's bytes in the middle of an answer. A pipe stands for the socket: it keeps references to pages as well.
+    #[test]
+    fn lent_pages_keep_their_bytes_when_their_place_is_used_again() {
+        use std::io::Read;
+        for len in [40 << 10, 64 << 10, 300 << 10] {
+            let pool = Pool::new(1 << 20).unwrap();
+            let records = Records::new(&pool, 10);
+            let number = records.insert(new(&pool, &[b"old"], &vec![1; len], false)).ok().unwrap();
+            let payload = records.get(number).unwrap().into_owned(&records).body(3, 0, len);
+            let (file, within, run) = payload.file_run(0).unwrap();
+            let (file, start) = file.lend(within, run).unwrap();
+            let (reader, writer) = rustix::pipe::pipe().unwrap();
+            let mut offset = start;
+            let count = run.min(32 << 10);
+            let flags = rustix::pipe::SpliceFlags::empty();
+            let sent = rustix::pipe::splice(file, Some(&mut offset), &writer, None, count, flags).unwrap();
+            drop(payload);
+            records.release(number);
+            assert_eq!(pool.used_bytes(), 0);
+            let again = records.insert(new(&pool, &[b"new"], &vec![2; len], false)).ok().unwrap();
+            let mut seen = vec![0; sent];
+            std::fs::File::from(reader).read_exact(&mut seen).unwrap();
+            assert!(seen.iter().all(|byte| *byte == 1), "a value of {len} bytes changed on its way");
+            let fresh = records.get(again).unwrap().into_owned(&records).body(3, 0, len);
+            assert!(fresh.to_contiguous().iter().all(|byte| *byte == 2));
+        }
     }
 
     #[test]

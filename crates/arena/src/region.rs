@@ -1,10 +1,12 @@
 //! A region: 64 MiB of shared memory behind a file descriptor.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
+};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 
 /// Bytes in a region.
@@ -15,8 +17,7 @@ const HUGE_PAGE: usize = 2 << 20;
 /// One mapped memfd. Pages cost memory from the first time that they are touched.
 pub(crate) struct Region {
     base: NonNull<u8>,
-    /// Kept for the clients that will map the region too.
-    _file: OwnedFd,
+    file: OwnedFd,
 }
 
 // SAFETY: the region owns its mapping, which no thread is tied to.
@@ -32,13 +33,25 @@ impl Region {
         // SAFETY: the advice changes how the mapping is backed and nothing that is in it. It helps where the system allows huge
         // pages for shared memory (`shmem_enabled` is `advise`) and is refused elsewhere, which is no error.
         let _ = unsafe { madvise(base.as_ptr().cast(), REGION_SIZE, Advice::LinuxHugepage) };
-        Ok(Self { base, _file: file })
+        Ok(Self { base, file })
     }
 
     /// Where it begins.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
+
+    /// The memory as a file.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Takes the pages at this place out of the file: fresh ones, full of zeros, come in their place when they are touched.
+/// Whoever still refers to the old ones, a socket for one, keeps them as they are.
+pub(crate) fn renew(file: BorrowedFd<'_>, offset: usize, len: usize) -> io::Result<()> {
+    let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    Ok(fallocate(file, hole, offset as u64, len as u64)?)
 }
 
 /// Maps the file at an address that is a multiple of a huge page.

@@ -4,14 +4,46 @@
 //! for one run of it.
 
 use std::any::Any;
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use bytes::Bytes;
+
+/// The file in which the bytes of a piece lie, so that they can be sent from there without being copied.
+pub trait Backing: Send + Sync {
+    /// The file, and the offset in it of byte `from` of the piece as it was made. Whoever sends from there leaves
+    /// references to the file's pages in sockets, for longer than the piece may live: from this call on the owner must
+    /// never write the pages of these `len` bytes again.
+    fn lend(&self, from: usize, len: usize) -> Option<(BorrowedFd<'_>, u64)>;
+}
+
+/// A run of bytes.
+#[derive(Clone, Default)]
+struct Piece {
+    bytes: Bytes,
+    /// Where they lie in a file, and how many bytes of that come before these.
+    file: Option<(Arc<dyn Backing>, usize)>,
+}
+
+impl Piece {
+    fn slice(&self, from: usize, to: usize) -> Self {
+        let file = self.file.as_ref().map(|(file, before)| (Arc::clone(file), before + from));
+        Self { bytes: self.bytes.slice(from..to), file }
+    }
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.bytes.len())
+    }
+}
 
 /// Finished bytes in one or more pieces. Cloning shares them.
 #[derive(Clone, Debug, Default)]
 pub struct Payload {
-    first: Bytes,
-    rest: Vec<Bytes>,
+    first: Piece,
+    rest: Vec<Piece>,
     len: usize,
 }
 
@@ -22,12 +54,21 @@ impl Payload {
     }
 
     /// Adds a piece at the end. An empty piece adds nothing.
-    pub fn push(&mut self, piece: Bytes) {
-        if piece.is_empty() {
+    pub fn push(&mut self, bytes: Bytes) {
+        self.add(Piece { bytes, file: None });
+    }
+
+    /// Adds a piece whose bytes lie in a file as well, `before` bytes behind the beginning of what the file lends.
+    pub fn push_backed(&mut self, bytes: Bytes, file: Arc<dyn Backing>, before: usize) {
+        self.add(Piece { bytes, file: Some((file, before)) });
+    }
+
+    fn add(&mut self, piece: Piece) {
+        if piece.bytes.is_empty() {
             return;
         }
-        self.len += piece.len();
-        if self.first.is_empty() {
+        self.len += piece.bytes.len();
+        if self.first.bytes.is_empty() {
             self.first = piece;
         } else {
             self.rest.push(piece);
@@ -46,28 +87,48 @@ impl Payload {
 
     /// The pieces in order; none of them is empty.
     pub fn pieces(&self) -> impl Iterator<Item = &Bytes> {
-        std::iter::once(&self.first).chain(&self.rest).filter(|piece| !piece.is_empty())
+        self.parts().map(|piece| &piece.bytes)
+    }
+
+    /// The bytes from offset `from` on as a run in a file: what lends the file, the offset within what it lends, and
+    /// the length. `None` where they lie in none.
+    pub fn file_run(&self, from: usize) -> Option<(&dyn Backing, usize, usize)> {
+        let mut passed = 0;
+        for piece in self.parts() {
+            let within = from.checked_sub(passed)?;
+            if within < piece.bytes.len() {
+                let (file, before) = piece.file.as_ref()?;
+                return Some((&**file, before + within, piece.bytes.len() - within));
+            }
+            passed += piece.bytes.len();
+        }
+        None
+    }
+
+    fn parts(&self) -> impl Iterator<Item = &Piece> {
+        std::iter::once(&self.first).chain(&self.rest).filter(|piece| !piece.bytes.is_empty())
     }
 
     /// The bytes `from..to`, shared; what lies behind the end is left out.
     pub fn slice(&self, from: usize, to: usize) -> Self {
-        let mut part = Self::new();
+        let mut slice = Self::new();
         let mut at = 0;
-        for piece in self.pieces() {
-            let start = from.saturating_sub(at).min(piece.len());
-            let end = to.saturating_sub(at).min(piece.len());
+        for piece in self.parts() {
+            let len = piece.bytes.len();
+            let start = from.saturating_sub(at).min(len);
+            let end = to.saturating_sub(at).min(len);
             if start < end {
-                part.push(piece.slice(start..end));
+                slice.add(piece.slice(start, end));
             }
-            at += piece.len();
+            at += len;
         }
-        part
+        slice
     }
 
     /// Everything in one run; copies when there is more than one piece.
     pub fn to_contiguous(&self) -> Bytes {
         if self.rest.is_empty() {
-            return self.first.clone();
+            return self.first.bytes.clone();
         }
         let mut all = Vec::with_capacity(self.len);
         self.pieces().for_each(|piece| all.extend_from_slice(piece));

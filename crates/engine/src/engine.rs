@@ -72,7 +72,7 @@ impl Engine {
         Arc::new(Self { config, tiers: tiers.into(), clock, budget, metrics, locks, sequence })
     }
 
-    /// Looks a key up, and counts the hit or the miss.
+    /// Looks a key up, and counts a miss, or the hit of a value that is here as a whole.
     pub async fn get(&self, key: &Key) -> Found {
         let began = self.clock.elapsed();
         let mut busy = false;
@@ -80,9 +80,13 @@ impl Engine {
             match tier.root(key).get().await {
                 Lookup::Hit(root) => {
                     let counters = self.metrics.tier(tier.name());
-                    counters.hits.inc();
                     counters.get_latency.observe(self.clock.elapsed().saturating_sub(began));
-                    return Found::Value(Value::new(root, tier.name(), key));
+                    let value = Value::new(root, tier.name(), key);
+                    // Of a value in chunks it is not known yet whether all is there: `readable` will tell.
+                    if value.inline().is_some() {
+                        counters.hits.inc();
+                    }
+                    return Found::Value(value);
                 }
                 Lookup::Miss => self.metrics.tier(tier.name()).misses.inc(),
                 Lookup::Busy => busy = true,
@@ -91,7 +95,7 @@ impl Engine {
         if busy { Found::Busy } else { Found::Miss }
     }
 
-    /// Whether all chunks under these spans of a value are there.
+    /// Whether all chunks under these spans of a value are there; counts the hit or partial hit.
     pub async fn readable(&self, value: &Value, spans: &[Span]) -> Readable {
         let mut slowest = value.tier;
         let Some(owner) = value.owner() else { return Readable::Whole(slowest) };
@@ -106,6 +110,7 @@ impl Engine {
                 }
             }
         }
+        self.metrics.tier(value.tier).hits.inc();
         Readable::Whole(slowest)
     }
 

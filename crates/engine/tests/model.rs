@@ -74,7 +74,7 @@ impl Random {
 }
 
 fn byte(write: u32, offset: u64) -> u8 {
-    let mixed = (u64::from(write) << 40 ^ offset / 8).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mixed = ((u64::from(write) << 40) ^ (offset / 8)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> (8 * (offset % 8))) as u8
 }
 

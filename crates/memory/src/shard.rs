@@ -48,6 +48,8 @@ pub(crate) struct Shard {
     /// How many values with an expiry have ever been put here.
     expiring_puts: AtomicU64,
     state: Mutex<State>,
+    /// The most entries.
+    most: u32,
     seed: u64,
 }
 
@@ -88,6 +90,7 @@ impl Shard {
             ghost_bytes: AtomicU64::new(0),
             expiring_puts: AtomicU64::new(0),
             state: Mutex::new(state),
+            most,
             seed,
         }
     }
@@ -142,6 +145,9 @@ impl Shard {
         let mut state = self.lock();
         let weight = record.footprint() as u64 + ENTRY_OVERHEAD;
         let old = self.find(name).map(|record| record.number());
+        if old.is_none() && state.writer.entries() >= self.most as usize {
+            return Err(record);
+        }
         let number = self.records.insert(record)?;
         let State { policy, writer, owners } = &mut *state;
         match old {
@@ -154,11 +160,8 @@ impl Shard {
                 self.records.release(old);
             }
             None => {
-                if !self.table.insert(writer, name.hash, number, |number| self.hash_of(number)) {
-                    // As many entries as the table was made for: the next eviction makes room.
-                    self.records.release(number);
-                    return Ok(());
-                }
+                let inserted = self.table.insert(writer, name.hash, number, |number| self.hash_of(number));
+                debug_assert!(inserted, "the table has room for as many entries as there are numbers");
                 self.count(name.kind, 1);
             }
         }
@@ -260,6 +263,11 @@ impl Shard {
     /// Roots of larger values that have been replaced, deleted or evicted and that nobody reads any more.
     pub(crate) fn take_retired(&self, most: usize) -> Vec<Retired> {
         self.records.take_retired(most)
+    }
+
+    /// Whether there are such roots.
+    pub(crate) fn has_retired(&self) -> bool {
+        self.records.retired() > 0
     }
 
     /// Tells the policy its capacity.

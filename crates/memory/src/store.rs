@@ -238,7 +238,15 @@ impl Store {
 
     /// Looks after the chunks of values that are gone and that nobody reads any more.
     pub(crate) fn reap(&self) {
-        for shard in &self.shards {
+        while self.reap_some() {}
+    }
+
+    /// Does a part of that; false when there was nothing to do.
+    fn reap_some(&self) -> bool {
+        let retired = |shard: &&Shard| shard.has_retired();
+        let mut any = false;
+        for shard in self.shards.iter().filter(retired) {
+            any = true;
             for root in shard.take_retired(RETIRE_BATCH) {
                 let Some((_, key)) = layout::name_of(root.content()) else { continue };
                 let Ok(key) = Key::new(key.to_vec()) else { continue };
@@ -247,6 +255,7 @@ impl Store {
                 }
             }
         }
+        any
     }
 
     /// Evicts while entries and uploads fill more than this share of the capacity, at most `most` entries. True when
@@ -271,7 +280,7 @@ impl Store {
 
     /// Brings the limits into line with what the rest of the process has taken of the budget.
     pub(crate) fn refresh_limits(&self) {
-        let bookkeeping = self.sum(Shard::index_bytes) + self.sum(Shard::ghost_bytes);
+        let bookkeeping = self.bookkeeping_bytes();
         self.pool.set_limit_bytes(self.budget.left_bytes().saturating_sub(bookkeeping));
         let share = self.capacity_bytes() / self.shards.len() as u64;
         self.shards.iter().for_each(|shard| shard.set_capacity(share));
@@ -279,7 +288,13 @@ impl Store {
 
     /// What entries may weigh, uploads' bytes included.
     pub fn capacity_bytes(&self) -> u64 {
-        self.fixed_capacity.unwrap_or_else(|| capacity_of(&self.budget, self.sum(Shard::ghost_bytes)))
+        let beside_entries = || self.sum(Shard::ghost_bytes) + self.values.bytes();
+        self.fixed_capacity.unwrap_or_else(|| capacity_of(&self.budget, beside_entries()))
+    }
+
+    /// Heap bytes that are not payload.
+    fn bookkeeping_bytes(&self) -> u64 {
+        self.sum(Shard::index_bytes) + self.sum(Shard::ghost_bytes) + self.values.bytes()
     }
 
     /// What entries and uploads weigh.
@@ -289,7 +304,7 @@ impl Store {
 
     /// How full it is.
     pub fn usage(&self) -> Usage {
-        let index_bytes = self.sum(Shard::index_bytes) + self.sum(Shard::ghost_bytes);
+        let index_bytes = self.bookkeeping_bytes();
         Usage {
             entries: self.sum(Shard::values),
             size_bytes: self.pool.used_bytes() + index_bytes,
@@ -342,6 +357,10 @@ impl Store {
     /// Evicts one entry of the heaviest shard. `miss` is the one that is being served, if any: its admission says which
     /// list of its shard loses a tie.
     fn evict(&self, miss: Option<(&Shard, Admission)>) -> Option<()> {
+        // What nobody refers to any more goes before what somebody may want.
+        if self.reap_some() {
+            return Some(());
+        }
         let heaviest = self.shards.iter().max_by_key(|shard| shard.weight())?;
         let admission =
             miss.filter(|(shard, _)| std::ptr::eq(*shard, heaviest)).map(|(_, admission)| admission);
@@ -389,8 +408,8 @@ pub(crate) fn fill(buffer: &mut PageBuffer, bytes: &[u8]) {
 }
 
 /// What entries may weigh: what is left of the budget, less a reserve for blocks that are only partly filled.
-fn capacity_of(budget: &Budget, ghost_bytes: u64) -> u64 {
-    let left = budget.left_bytes().saturating_sub(ghost_bytes);
+fn capacity_of(budget: &Budget, beside_entries: u64) -> u64 {
+    let left = budget.left_bytes().saturating_sub(beside_entries);
     let reserve = (left / 32).clamp(4 << 20, 256 << 20).min(left / 4);
     left - reserve
 }

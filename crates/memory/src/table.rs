@@ -100,13 +100,21 @@ pub(crate) struct Writer {
     vacant_spills: Vec<u32>,
 }
 
+impl Writer {
+    /// How many entries there are.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries
+    }
+}
+
 impl Table {
-    /// An empty table for at most `most` entries.
+    /// An empty table for at most `most` entries. It has room for them however badly they are spread: every chain has
+    /// at most one spill bucket that is not full.
     pub(crate) fn new(most: u32) -> Self {
         let buckets = most as usize / FILL + 1;
         Self {
             primary: Buckets::new(buckets),
-            spill: Buckets::new(buckets.max(most as usize / SLOTS + 1)),
+            spill: Buckets::new(buckets + most as usize / SLOTS + 1),
             count: AtomicU64::new(1),
             version: AtomicU64::new(0),
         }

@@ -77,7 +77,10 @@ impl Node {
             .map_err(|error| StartError(format!("memory.max_size {}: {error}", config.memory.max_size)))?;
         let tiers: Vec<Arc<dyn Tier>> = vec![memory.clone()];
         let engine = Engine::new(EngineConfig::default(), tiers, clock, budget, Arc::clone(&metrics));
-        let app = App::new(engine, metrics, http_config(config));
+        let http = http_config(config);
+        http.validate()
+            .map_err(|wrong| StartError(format!("the limits of HTTP are out of range: {wrong:?}")))?;
+        let app = App::new(engine, metrics, http);
         let listener = listen(config)?;
         Ok(Self { name: node_name(config), app, memory, listener })
     }

@@ -51,6 +51,19 @@ pub fn unchecked_lines(text: &str) -> Vec<usize> {
         .collect()
 }
 
+/// The source files that prose names in code spans, with their lines: `table.rs`, `crates/memory/src/table.rs`.
+pub fn named_sources(text: &str) -> Vec<(usize, String)> {
+    let mut is_prose = true;
+    let mut named = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        is_prose = is_prose != line.starts_with("```");
+        let spans = if is_prose { code_spans(line) } else { Vec::new() };
+        let sources = spans.into_iter().filter(|code| code.ends_with(".rs") && !code.contains(' '));
+        named.extend(sources.map(|code| (index + 1, code)));
+    }
+    named
+}
+
 /// The commands that begin with `curl` in the rows of tables.
 pub fn examples(text: &str) -> Vec<Example> {
     let rows = text.lines().enumerate().filter(|(_, line)| line.starts_with("| "));
@@ -147,6 +160,12 @@ mod tests {
     fn what_no_command_belongs_to_is_told() {
         assert_eq!(unchecked_lines("```sh\nstray\n$ a\nout\n```\n\n```\ncurl x\n```\n"), [2, 8]);
         assert_eq!(unchecked_lines("prose\n```sh\n$ a\n```\n"), [] as [usize; 0]);
+    }
+
+    #[test]
+    fn sources_are_named_in_prose() {
+        let text = "see `a/b.rs` and `c d.rs`\n```\n`e.rs`\n```\n`f.rs`\n";
+        assert_eq!(named_sources(text), [(1, "a/b.rs".to_owned()), (5, "f.rs".to_owned())]);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The documentation, executed.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use elcache_doc_tests::document::{Example, examples, steps, unchecked_lines};
+use elcache_doc_tests::document::{Example, examples, named_sources, steps, unchecked_lines};
 use elcache_doc_tests::node::repository;
 use elcache_doc_tests::shell::{Shell, dry_run, text};
 
@@ -72,5 +72,34 @@ fn examples_in_tables_are_answered_with_a_status_that_their_row_names() {
         let wrong: Vec<String> =
             [store].iter().chain(&examples).filter_map(|example| shell.check_status(example)).collect();
         assert!(wrong.is_empty(), "{}\n{}", path.display(), wrong.join("\n"));
+    }
+}
+
+/// Every source file of the workspace, from the root of the repository on.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let path = entry.expect("a readable folder").path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn files_that_the_documentation_names_are_there() {
+    let mut files = Vec::new();
+    ["bench", "crates", "tests", "xtask"]
+        .iter()
+        .for_each(|name| sources(&repository().join(name), &mut files));
+    let decisions = fs::read_dir(repository().join("docs/decisions")).expect("there are decisions");
+    let decisions = decisions.map(|entry| entry.expect("a readable folder").path());
+    for path in documents().into_iter().chain(decisions) {
+        let document = fs::read_to_string(&path).expect("a readable document");
+        for (line, name) in named_sources(&document) {
+            let exists = files.iter().any(|file| file.ends_with(&name));
+            assert!(exists, "{}:{line}: there is no {name}", path.display());
+        }
     }
 }

@@ -8,8 +8,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use elcache_core::payload::Payload;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use elcache_core::payload::{Backing, Payload};
+use rustix::fs::sendfile;
+use rustix::net::{SendFlags, send};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::pool;
@@ -18,6 +21,11 @@ use super::pool;
 const READ_SIZE: usize = 20 << 10;
 /// The most pieces in one vectored write.
 const MAX_SLICES: usize = 16;
+/// A run of a file from this length on is sent from the file. Two calls cost less than the copy then.
+const MIN_FROM_FILE: usize = 32 << 10;
+/// What the kernel counts in when it sends from a file, and the most pieces of one of its packets.
+const PAGE: u64 = 4096;
+const MAX_FRAGMENTS: u64 = 17;
 /// Stands for a deadline that does not fit the clock.
 const FAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -25,9 +33,18 @@ const FAR: Duration = Duration::from_secs(365 * 86_400);
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// From now on closing it is to look like a failure.
     fn break_off(&self) {}
+
+    /// The socket, where bytes may pass from a file to it as they are.
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
 }
 
-impl Transport for tokio::net::TcpStream {
+impl Transport for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+
     fn break_off(&self) {
         // Where this fails the client still misses bytes of the announced length.
         let _ = self.set_zero_linger();
@@ -233,6 +250,11 @@ impl<S: Transport> Io<S> {
         skip: usize,
         until: Until,
     ) -> Result<usize, Broken> {
+        if let Some(run) = payload.file_run(skip).filter(|(_, _, len)| *len >= MIN_FROM_FILE)
+            && self.stream.socket().is_some()
+        {
+            return self.write_from_file(run, until).await;
+        }
         let Self { stream, out, out_sent, timer, .. } = self;
         let head = out.get(*out_sent..).unwrap_or_default();
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
@@ -251,6 +273,29 @@ impl<S: Transport> Io<S> {
         Ok(written - of_head)
     }
 
+    /// One write of what is pending, or one of a run of a file once nothing is.
+    async fn write_from_file(&mut self, run: FileRun<'_>, until: Until) -> Result<usize, Broken> {
+        let Self { stream, out, out_sent, timer, .. } = self;
+        let socket = stream.socket().ok_or(Broken::Gone)?;
+        let (backing, within, len) = run;
+        let (file, mut offset) = backing.lend(within, len).ok_or(Broken::Gone)?;
+        let pages = (offset % PAGE).saturating_add(len as u64).div_ceil(PAGE);
+        // Head and pages go out as one where they fit one packet of the kernel's. Where they do not, a head that waited for
+        // the pages would leave a rest behind them that costs more than a packet for the head.
+        let more = if pages < MAX_FRAGMENTS { SendFlags::MORE } else { SendFlags::empty() };
+        while let Some(head) = out.get(*out_sent..).filter(|head| !head.is_empty()) {
+            let send_head = || Ok(send(socket, head, more | SendFlags::NOSIGNAL)?);
+            *out_sent += timer.wait(until, |cx| poll_socket(socket, cx, send_head)).await?;
+        }
+        out.clear();
+        *out_sent = 0;
+        let mut from_file = || Ok(sendfile(socket, file, Some(&mut offset), len)?);
+        match timer.wait(until, |cx| poll_socket(socket, cx, &mut from_file)).await? {
+            0 => Err(Broken::Gone),
+            sent => Ok(sent),
+        }
+    }
+
     /// Says that nothing more will be written.
     pub(super) async fn shut_down(&mut self) -> Result<(), Broken> {
         let limit = Until::In(self.write_limit);
@@ -262,6 +307,24 @@ impl<S: Transport> Io<S> {
     pub(super) fn into_parts(self) -> (S, Bytes) {
         let read = Bytes::copy_from_slice(self.input.data());
         (self.stream, read)
+    }
+}
+
+/// What lends the file, the offset within what it lends, and the length.
+type FileRun<'a> = (&'a dyn Backing, usize, usize);
+
+/// Tries a system call until the socket would make it wait.
+fn poll_socket(
+    socket: &TcpStream,
+    cx: &mut Context<'_>,
+    mut call: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_write_ready(cx))?;
+        match socket.try_io(Interest::WRITABLE, &mut call) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
     }
 }
 

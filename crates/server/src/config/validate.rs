@@ -173,7 +173,7 @@ impl Limits {
         found.at_least("limits.connections", &self.connections, &1);
         found.at_least("limits.connections_per_address", &self.connections_per_address, &1);
         found.within("limits.request_line", &self.request_line, &(Size::new(256)..=Size::mib(1)));
-        found.within("limits.headers", &self.headers, &(Size::kib(1)..=Size::mib(16)));
+        found.within("limits.headers", &self.headers, &(Size::kib(1)..=Size::mib(1)));
         found.within("limits.value_size", &self.value_size, &(Size::new(1)..=VALUE_SIZE_MAX));
         found.within(
             "limits.buffered_per_connection",
