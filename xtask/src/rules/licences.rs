@@ -103,7 +103,8 @@ fn finding(project: &Project, name: &str, what: String, why: &'static str, fix: 
 /// Whether a licence expression can be satisfied with the licences of the list. `OR` binds weaker than `AND`, and an
 /// old slash is an `OR`.
 fn is_allowed(expression: &str) -> bool {
-    let spaced = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    let spaced =
+        expression.replace('/', " OR ").replace(" or ", " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words = spaced.split_whitespace().peekable();
     let result = any_of(&mut words);
     result && words.next().is_none()
@@ -162,9 +163,14 @@ mod tests {
 
     #[test]
     fn expressions_are_satisfied_or_not() {
-        for good in
-            ["MIT", "MIT OR GPL-3.0", "MIT/Apache-2.0", "(MIT OR X) AND Unicode-3.0", "Apache-2.0 WITH Y"]
-        {
+        for good in [
+            "MIT",
+            "MIT OR GPL-3.0",
+            "MIT/Apache-2.0",
+            "MIT or Apache-2.0",
+            "(MIT OR X) AND Unicode-3.0",
+            "Apache-2.0 WITH Y",
+        ] {
             assert!(is_allowed(good), "{good}");
         }
         for bad in ["GPL-3.0", "MIT AND X", "(MIT", "", "MIT)", "X WITH Y"] {
