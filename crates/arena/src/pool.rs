@@ -295,24 +295,25 @@ impl Pool {
         if wanted == 0 {
             return None;
         }
-        let mut best = inner.longest_run(wanted);
-        if best.is_none_or(|run| run.len < wanted) {
-            best = self.map_region(inner).and_then(|_| inner.longest_run(wanted)).or(best);
+        // Several short runs of memory that is in the process already cost less than one long run of new memory: what was
+        // touched once stays.
+        if inner.free_blocks < wanted {
+            self.map_region(inner);
         }
-        let run = best?;
+        let run = inner.longest_run(wanted)?;
         inner.mark(run, true);
         self.used_blocks.fetch_add(run.len, Ordering::Relaxed);
         Some(Loc::run(run.region, run.block, run.len))
     }
 
-    fn map_region(&self, inner: &mut Inner) -> Option<()> {
-        let vacant = self.bases.iter().position(|base| base.load(Ordering::Relaxed).is_null())?;
-        // A failure to map is a lack of memory like any other: the caller makes do with what there is.
-        let region = Region::new().ok()?;
+    /// Adds a region, where that can be done. A failure to map is a lack of memory like any other: the caller makes do
+    /// with what there is.
+    fn map_region(&self, inner: &mut Inner) {
+        let vacant = self.bases.iter().position(|base| base.load(Ordering::Relaxed).is_null());
+        let (Some(vacant), Ok(region)) = (vacant, Region::new()) else { return };
         self.files[vacant].store(region.file().as_raw_fd(), Ordering::Release);
         self.bases[vacant].store(region.base().as_ptr(), Ordering::Release);
         inner.add_region(vacant, region);
-        Some(())
     }
 
     fn give_locked(&self, inner: &mut Inner, loc: Loc) {

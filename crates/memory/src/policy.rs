@@ -156,6 +156,18 @@ impl Policy {
         self.residents.lru(self.losing_side(admission))
     }
 
+    /// The resident to evict when no miss asks for room: as for [`Policy::victim`], but T1 keeps up to `spare`. A miss
+    /// evicts before it inserts, so what has just come is never its victim; evictions ahead of need come afterwards, and with
+    /// a small target they would take it first of all.
+    pub fn victim_ahead_of_need(&self, spare: u64) -> Option<u32> {
+        let side = if self.residents.weight(Side::Recent) <= spare {
+            Side::Frequent
+        } else {
+            self.losing_side(Admission::Unknown)
+        };
+        self.residents.lru(side).or_else(|| self.victim(Admission::Unknown))
+    }
+
     /// A resident leaves and is remembered as a ghost of its list.
     ///
     /// The paper's case IV, where T1 alone fills the cache and its victim leaves no ghost, needs no word from the

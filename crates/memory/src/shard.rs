@@ -19,6 +19,9 @@ pub(crate) const ENTRY_OVERHEAD: u64 = 32;
 /// Pinned victims that an eviction passes over before it takes the next one all the same.
 const MAX_ROTATIONS: usize = 64;
 
+/// Of its capacity, what has been used once keeps this part when eviction runs ahead of need.
+const SPARED: u64 = 64;
+
 /// What a record is found by. A value and a root are found by the same name, since both are what a key stands for.
 #[derive(Clone, Copy)]
 pub(crate) struct Name<'a> {
@@ -208,11 +211,20 @@ impl Shard {
         true
     }
 
-    /// Evicts whom the policy names, passing over what `pinned` says must stay. `None` when nothing is left.
-    pub(crate) fn evict(&self, admission: Admission, pinned: impl Fn(Kind, &[u8]) -> bool) -> Option<Gone> {
+    /// Evicts whom the policy names, passing over what `pinned` says must stay. `miss` is what the ghosts said of the
+    /// value that it makes room for, when that goes to this shard. `None` when nothing is left.
+    pub(crate) fn evict(
+        &self,
+        miss: Option<Admission>,
+        pinned: impl Fn(Kind, &[u8]) -> bool,
+    ) -> Option<Gone> {
         let mut state = self.lock();
         for rotations in 0.. {
-            let number = state.policy.victim(admission)?;
+            let policy = &state.policy;
+            let number = match miss {
+                Some(admission) => policy.victim(admission),
+                None => policy.victim_ahead_of_need(policy.capacity() / SPARED),
+            }?;
             let Some(record) = self.records.get(number) else {
                 state.policy.remove(number);
                 continue;

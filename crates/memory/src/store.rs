@@ -162,7 +162,7 @@ impl Store {
                 Ok(()) => return Ok(()),
                 Err(returned) => record = returned,
             }
-            self.evict_from(shard, admission).ok_or(NoRoom)?;
+            self.evict_from(shard, Some(admission)).ok_or(NoRoom)?;
         }
         Err(NoRoom)
     }
@@ -362,13 +362,12 @@ impl Store {
             return Some(());
         }
         let heaviest = self.shards.iter().max_by_key(|shard| shard.weight())?;
-        let admission =
-            miss.filter(|(shard, _)| std::ptr::eq(*shard, heaviest)).map(|(_, admission)| admission);
-        self.evict_from(heaviest, admission.unwrap_or_default())
+        let miss = miss.filter(|(shard, _)| std::ptr::eq(*shard, heaviest)).map(|(_, admission)| admission);
+        self.evict_from(heaviest, miss)
     }
 
-    fn evict_from(&self, shard: &Shard, admission: Admission) -> Option<()> {
-        let gone = shard.evict(admission, |kind, content| self.pinned(kind, content))?;
+    fn evict_from(&self, shard: &Shard, miss: Option<Admission>) -> Option<()> {
+        let gone = shard.evict(miss, |kind, content| self.pinned(kind, content))?;
         self.evicted_for_room.fetch_add(1, Ordering::Relaxed);
         for owner in gone.owners {
             if let Some(key) = self.values.drop_chunk(owner) {

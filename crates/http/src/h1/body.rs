@@ -126,7 +126,9 @@ impl<S: Transport> Source for Body<'_, S> {
         if !self.more().await? {
             return Ok(0);
         }
-        if self.waits_for_continue {
+        // A client that has sent some of the body does not wait to be told so.
+        if std::mem::take(&mut self.waits_for_continue) && self.io.input.is_empty() {
+            self.waits_for_continue = true;
             self.fill().await?;
         }
         let left = usize::try_from(self.framing.data_left()).unwrap_or(usize::MAX);
