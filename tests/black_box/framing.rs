@@ -342,6 +342,24 @@ fn whoever_expects_100_gets_it_before_the_body() {
 }
 
 #[test]
+fn whoever_does_not_wait_for_100_is_served_as_well() {
+    // The body comes together with the head, in one write, as from a client that has lost its patience. Nothing more
+    // will come, so a server that waits for more before it looks at what it has waits for ever.
+    let node = Node::plain();
+    let conditional = Call::put("/cache/b", "value").with("If-None-Match", "*");
+    for call in [Call::put("/cache/a", "value"), conditional, Call::put("/cache/c", vec![7; 40_000])] {
+        let mut connection = node.connect();
+        connection.patience(Duration::from_secs(5));
+        connection.send(call.with("Expect", "100-continue").bytes());
+        let mut answer = connection.answer();
+        if answer.status == 100 {
+            answer = connection.answer();
+        }
+        answer.expect(201);
+    }
+}
+
+#[test]
 fn http_1_0_never_gets_an_interim_answer() {
     // RFC 9110 section 10.1.1.
     let node = Node::plain();

@@ -94,6 +94,19 @@ fn reported_sizes_agree_with_resident_memory() {
 }
 
 #[test]
+fn a_cached_value_of_1_kib_costs_at_most_120_bytes_beyond_key_and_value() {
+    const COUNT: u64 = 200_000;
+    let node = Node::start(&["-m", "512"], &[]);
+    let (resident, reported) = growth(&node, |node| fill(node, std::iter::repeat_n(1024, COUNT as usize)));
+    assert_eq!((stat(&node, "entry_count"), stat(&node, "evictions")), (COUNT, 0));
+    let overhead = |bytes: u64| (bytes / COUNT).saturating_sub(1024 + 16);
+    report(format_args!("overhead: {} resident, {} reported", overhead(resident), overhead(reported)));
+    assert!(overhead(resident) <= 120, "{} bytes of resident memory", overhead(resident));
+    assert!(overhead(reported) <= 120, "{} bytes as reported", overhead(reported));
+    assert!(resident.abs_diff(reported) * 20 <= resident, "resident {resident}, reported {reported}");
+}
+
+#[test]
 fn memory_is_given_back_to_new_values_of_other_sizes() {
     // Size classes must not keep what one kind of value once needed.
     let node = Node::start(&["-m", "64"], &[]);

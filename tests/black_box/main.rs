@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod conditions;
+mod evictions;
 mod framing;
 mod heads;
 mod hostile;
