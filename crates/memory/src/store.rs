@@ -200,6 +200,11 @@ impl Store {
         self.values.open(owner, key);
     }
 
+    /// Says that chunks, pages and root are stored. What was evicted meanwhile is only now missed.
+    pub(crate) fn seal_value(&self, owner: Owner) {
+        self.lose_chunk(owner);
+    }
+
     /// Drops what was stored for a value of more than one chunk: chunks that no other value uses, and pages.
     pub(crate) fn drop_value(&self, owner: Owner, size: u64) {
         self.values.close(owner);
@@ -369,14 +374,17 @@ impl Store {
     fn evict_from(&self, shard: &Shard, miss: Option<Admission>) -> Option<()> {
         let gone = shard.evict(miss, |kind, content| self.pinned(kind, content))?;
         self.evicted_for_room.fetch_add(1, Ordering::Relaxed);
-        for owner in gone.owners {
-            if let Some(key) = self.values.drop_chunk(owner) {
-                self.remove(key.as_bytes(), |content| {
-                    layout::root_owner(content, owner.key).is_some_and(|(current, _)| current == owner)
-                });
-            }
-        }
+        gone.owners.into_iter().for_each(|owner| self.lose_chunk(owner));
         Some(())
+    }
+
+    /// A value has one chunk less here; with the last goes the value.
+    fn lose_chunk(&self, owner: Owner) {
+        if let Some(key) = self.values.drop_chunk(owner) {
+            self.remove(key.as_bytes(), |content| {
+                layout::root_owner(content, owner.key).is_some_and(|(current, _)| current == owner)
+            });
+        }
     }
 
     /// A root or page of which chunks are here is not evicted before them.
@@ -417,4 +425,53 @@ fn default_shards(capacity: u64) -> usize {
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let by_capacity = usize::try_from(capacity / (MIN_CHUNKS_PER_SHARD * CHUNK_SIZE)).unwrap_or(usize::MAX);
     by_capacity.min(4 * cores.next_power_of_two()).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use elcache_core::digest::Digest;
+    use elcache_core::value::{KeptHeaders, Version};
+
+    /// A value of two chunks was being committed, and the first was evicted before the second was there. The second was
+    /// then counted for nobody: root and page could be evicted before it, and it stayed without them.
+    #[test]
+    fn a_chunk_evicted_during_the_commit_takes_nothing_of_the_value_with_it() {
+        let config = StoreConfig { shards: Some(1), capacity_bytes: None, seed: 1 };
+        let store = Store::new(&config, Budget::new(64 << 20)).unwrap();
+        let key = Key::new(&b"large"[..]).unwrap();
+        let owner = Owner { key: key.hash(), version: Version { view: 0, sequence: 1 } };
+        let chunk = |n: u8| ChunkRef { digest: Digest([n; 32]), number: n.into(), len: 5000 };
+        let put = |n: u8| {
+            let mut body = PageBuffer::new(&store.pool, 5000).unwrap();
+            fill(&mut body, &[n; 5000]);
+            store.put_chunk(&chunk(n), body, owner).unwrap();
+        };
+        store.open_value(owner, &key);
+        put(0);
+        assert!(store.evict(None).is_some() && !store.has_chunk(&chunk(0)));
+        put(1);
+        store
+            .put_page(&PageRef { owner, number: 0 }, &[chunk(0).digest.0, chunk(1).digest.0].concat())
+            .unwrap();
+        let meta = Metadata {
+            size: CHUNK_SIZE + 5000,
+            digest: Digest([0; 32]),
+            version: owner.version,
+            modified_ms: 1,
+            expires_ms: None,
+            flags: 0,
+            operation: None,
+            created: true,
+            headers: KeptHeaders::default(),
+        };
+        let head = layout::encode_value(Kind::Root, key.as_bytes(), &meta);
+        store.put(Kind::Root, key.as_bytes(), &[&head], None, None).unwrap();
+        store.seal_value(owner);
+        assert!(store.values.has_chunks(owner));
+        assert!(store.get(key.as_bytes()).is_some());
+        assert!(store.remove(key.as_bytes(), |_| true));
+        store.reap();
+        assert_eq!((store.has_chunk(&chunk(1)), store.used_bytes()), (false, 0));
+    }
 }

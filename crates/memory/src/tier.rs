@@ -198,7 +198,7 @@ impl MemoryTier {
             numbered.try_for_each(|(number, page)| self.store.put_page(&PageRef { owner, number }, page))?;
             self.store.put(Kind::Root, key.as_bytes(), &[&head], None, None)
         });
-        done.inspect_err(|NoRoom| {
+        done.inspect(|()| self.store.seal_value(owner)).inspect_err(|NoRoom| {
             self.store.drop_chunks(&digests, owner);
             self.store.drop_value(owner, meta.size);
         })

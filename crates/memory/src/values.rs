@@ -33,10 +33,11 @@ impl Resident {
 }
 
 impl Values {
-    /// A value is being committed: its chunks are about to be counted.
+    /// A value is being committed: its chunks are about to be counted. Until that is done, which [`Values::drop_chunk`] says,
+    /// the commit itself counts as one: its chunks may be evicted before its root is there.
     pub(crate) fn open(&self, owner: Owner, key: &Key) {
         let mut inner = self.0.lock();
-        let resident = Resident { key: key.clone(), chunks: 0 };
+        let resident = Resident { key: key.clone(), chunks: 1 };
         inner.bytes += resident.bytes();
         if let Some(before) = inner.values.insert(owner, resident) {
             inner.bytes -= before.bytes();
