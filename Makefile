@@ -15,7 +15,7 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 
 # The steps of `make test`, what fails fast first. The tests come last, so that their summary ends the output.
 TEST_STEPS := tools fmt-check tidy lint doc doc-test guards c-test unit
-LONG_STEPS := traces soak bench
+LONG_STEPS := traces lookups soak bench
 
 # $(call when,FILE,COMMAND): runs COMMAND if this part of the project has FILE.
 when = if [ -e $(1) ]; then $(2); else echo "$@: nothing to do, there is no $(1)"; fi
@@ -107,6 +107,11 @@ soak: ## the tests named soak_*, in release
 traces: ## hit ratios of the memory tier on the traces in ELCACHE_TRACES (../shared/traces)
 	$(call say,hit ratios on the traces in $(ELCACHE_TRACES))
 	@$(call when,crates/memory/examples/traces.rs,cargo run --release $(LOCKED) -p elcache-memory --example traces)
+
+.PHONY: lookups
+lookups: ## the memory tier's hit path beside moka, quick_cache and foyer
+	$(call say,look-ups beside other in-process caches)
+	@cd lookups && cargo bench $(LOCKED)
 
 .PHONY: bench
 bench: ## measure against nginx, Varnish, Redis and memcached; QUICK=1 takes two minutes

@@ -1,7 +1,7 @@
 //! Size classes: into how many slots a block is cut.
 //!
 //! Every size is a block divided by a whole number, rounded down to 16 bytes, so that a block has no rest worth
-//! mentioning. Neighbours are at least 1/64 apart, and from a kilobyte up as close as whole divisors allow; on average
+//! mentioning. Neighbours are at least 1/80 apart, and from a kilobyte up as close as whole divisors allow; on average
 //! a slot wastes one or two per cent of a small record. The sizes 4, 8, 16 and 32 KiB are always there: payload
 //! pieces use them, and their slots are aligned to pages.
 
@@ -33,7 +33,7 @@ impl Table {
         let mut last = 0;
         while slots >= 2 {
             let size = (BLOCK_SIZE / slots) & !(GRANULE - 1);
-            if slots.is_power_of_two() || size >= last + last / 64 {
+            if slots.is_power_of_two() || size >= last + last / 80 {
                 table.sizes[table.count] = size as u16;
                 table.count += 1;
                 last = size;
