@@ -105,7 +105,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// An empty pool that will never use more than `max_bytes`, and for now no more than that either.
+    /// An empty pool whose limit is `max_bytes`; the limit may be lowered and raised again, up to that.
     pub fn new(max_bytes: u64) -> io::Result<Arc<Self>> {
         let max_blocks = usize::try_from(max_bytes / BLOCK_SIZE as u64).unwrap_or(usize::MAX);
         let regions = max_blocks.div_ceil(REGION_BLOCKS) + 1;
