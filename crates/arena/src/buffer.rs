@@ -114,6 +114,18 @@ impl Buffer for PageBuffer {
         &mut bytes[within..end]
     }
 
+    fn spaces(&mut self) -> Vec<&mut [u8]> {
+        let Self { pool, places, capacity, filled, .. } = self;
+        let left = places[self.current.min(places.len())..].iter();
+        let runs = left.map(|&(loc, start)| {
+            // SAFETY: the places are this buffer's, which is borrowed mutably, and none of them overlaps another.
+            let bytes = unsafe { pool.bytes_mut(loc) };
+            let end = bytes.len().min(*capacity - start);
+            &mut bytes[filled.saturating_sub(start).min(end)..end]
+        });
+        runs.filter(|run| !run.is_empty()).collect()
+    }
+
     fn advance(&mut self, count: usize) {
         assert!(count <= self.space().len(), "more was written than there was space");
         self.filled += count;
@@ -180,8 +192,13 @@ mod tests {
             let filled = (capacity as f64 * part) as usize;
             let bytes: Vec<u8> = (0..filled).map(|i| (i * 31 % 251) as u8).collect();
             let mut buffer = PageBuffer::new(&pool, capacity).unwrap();
+            prop_assert_eq!(buffer.spaces().iter().map(|run| run.len()).sum::<usize>(), capacity);
             fill(&mut buffer, &bytes, step);
             prop_assert_eq!(&content(&buffer), &bytes);
+            let runs: Vec<_> = buffer.spaces().iter().map(|run| (run.as_ptr(), run.len())).collect();
+            prop_assert_eq!(runs.iter().map(|(_, len)| len).sum::<usize>(), capacity - filled);
+            let next = buffer.space();
+            prop_assert_eq!(runs.first().copied().unwrap_or((next.as_ptr(), 0)), (next.as_ptr(), next.len()));
             prop_assert!(buffer.trim());
             prop_assert_eq!(&content(&buffer), &bytes);
             prop_assert_eq!(buffer.capacity(), filled);

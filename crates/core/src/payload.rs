@@ -156,6 +156,9 @@ pub trait Buffer: Send + Sync {
     /// Where the next bytes go: a run of one or more bytes, or none when it is full.
     fn space(&mut self) -> &mut [u8];
 
+    /// All the room that is left, run after run: for whoever fills more than one at once.
+    fn spaces(&mut self) -> Vec<&mut [u8]>;
+
     /// Says that the first `count` bytes of [`Buffer::space`] have been written.
     ///
     /// # Panics

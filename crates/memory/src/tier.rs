@@ -295,6 +295,10 @@ impl Buffer for StagedBuffer {
         self.pages_mut().space()
     }
 
+    fn spaces(&mut self) -> Vec<&mut [u8]> {
+        self.pages_mut().spaces()
+    }
+
     fn advance(&mut self, count: usize) {
         self.pages_mut().advance(count);
     }
