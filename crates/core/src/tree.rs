@@ -33,36 +33,82 @@ pub const fn chunk_len(size: u64, number: u64) -> u64 {
     if rest < CHUNK_SIZE { rest } else { CHUNK_SIZE }
 }
 
+/// Bytes in the subtrees of a chunk whose chaining values are kept for proofs of ranges.
+pub const SUBTREE_SIZE: usize = 64 << 10;
+
 /// Hashes one chunk. Feed it at least 64 KiB at a time: small pieces run at a quarter of the speed.
 #[derive(Clone)]
-pub struct ChunkHasher(Hasher);
+pub struct ChunkHasher {
+    /// Where in the value the subtree begins that is being hashed.
+    offset: u64,
+    subtree: Hasher,
+    /// The subtrees before it, which are full.
+    full: Vec<Digest>,
+}
 
 impl ChunkHasher {
     /// A hasher for chunk `number` of a value.
     pub fn new(number: u64) -> Self {
-        let mut hasher = Hasher::new();
-        hasher.set_input_offset(number * CHUNK_SIZE);
-        Self(hasher)
+        let offset = number * CHUNK_SIZE;
+        Self { offset, subtree: subtree_at(offset), full: Vec::new() }
     }
 
     /// Takes the chunk's next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            // A subtree is closed when a byte follows it: the last one stays open, full or not.
+            let room = SUBTREE_SIZE - self.subtree.count() as usize;
+            if room == 0 {
+                self.full.push(Digest(self.subtree.finalize_non_root()));
+                self.offset += SUBTREE_SIZE as u64;
+                self.subtree = subtree_at(self.offset);
+                continue;
+            }
+            let (now, later) = rest.split_at(room.min(rest.len()));
+            self.subtree.update(now);
+            rest = later;
+        }
     }
 
     /// The chunk's digest: its chaining value as a part of a larger value. `None` for a chunk without a byte,
     /// since there is no such chunk.
     pub fn chunk(&self) -> Option<Digest> {
-        (self.0.count() > 0).then(|| Digest(self.0.finalize_non_root()))
+        let last = (self.subtree.count() > 0).then(|| Digest(self.subtree.finalize_non_root()))?;
+        Some(self.merged(last).subtree().unwrap_or(last))
     }
 
     /// The value's hash, for a value that has no second chunk. Right for chunk 0 only.
     pub fn root(&self) -> Digest {
-        Digest(*self.0.finalize().as_bytes())
+        if self.full.is_empty() {
+            return Digest(*self.subtree.finalize().as_bytes());
+        }
+        // INVARIANT: a full subtree is closed only when a byte follows it, so there are two or more.
+        self.merged(Digest(self.subtree.finalize_non_root())).root().expect("two subtrees or more have a root")
+    }
+
+    /// The chaining values of its subtrees of 64 KiB, the last of which may be shorter; none for a chunk without a byte.
+    pub fn subtrees(&self) -> Vec<Digest> {
+        let last = (self.subtree.count() > 0).then(|| Digest(self.subtree.finalize_non_root()));
+        self.full.iter().copied().chain(last).collect()
+    }
+
+    fn merged(&self, last: Digest) -> TreeHasher {
+        let mut tree = TreeHasher::new();
+        self.full.iter().for_each(|subtree| tree.push(*subtree));
+        tree.push(last);
+        tree
     }
 }
 
-/// Merges chunk digests, in order, into the value's hash. Holds at most one digest for each bit of the count.
+fn subtree_at(offset: u64) -> Hasher {
+    let mut hasher = Hasher::new();
+    hasher.set_input_offset(offset);
+    hasher
+}
+
+/// Merges the digests of subtrees of one size, in order: of chunks into the value's hash, of parts of a chunk into the
+/// chunk's. The last one may be smaller. Holds at most one digest for each bit of the count.
 ///
 /// The stack holds the roots of complete subtrees, largest first. A merge waits until a further digest proves
 /// that it is not the last one, because the last merge is the root and is computed differently.
@@ -104,6 +150,17 @@ impl TreeHasher {
         }
         let root = hazmat::merge_subtrees_root(&self.stack[0], &self.stack[1], Mode::Hash);
         Some(Digest(*root.as_bytes()))
+    }
+
+    /// What it has seen as a part of something larger. `None` for fewer than two subtrees.
+    fn subtree(mut self) -> Option<Digest> {
+        if self.stack.len() < 2 {
+            return None;
+        }
+        while self.stack.len() > 1 {
+            self.merge_top();
+        }
+        self.stack.pop().map(Digest)
     }
 
     fn merge_top(&mut self) {
@@ -186,6 +243,22 @@ mod tests {
             }
             pieces.update(rest);
             prop_assert_eq!(whole.chunk(), pieces.chunk());
+        }
+    }
+
+    #[test]
+    fn a_chunk_put_together_of_subtrees_is_what_one_hasher_makes_of_it() {
+        let chunk = sample(CHUNK_SIZE as usize);
+        let part = SUBTREE_SIZE;
+        for len in [1, part - 1, part, part + 1, 2 * part, 5 * part + 7, 63 * part + 1, 64 * part] {
+            let (mut parts, mut one) = (ChunkHasher::new(2), subtree_at(2 * CHUNK_SIZE));
+            parts.update(&chunk[..len]);
+            one.update(&chunk[..len]);
+            assert_eq!(parts.chunk(), Some(Digest(one.finalize_non_root())), "length {len}");
+            assert_eq!(parts.subtrees().len(), len.div_ceil(part));
+            let mut first = ChunkHasher::new(0);
+            first.update(&chunk[..len]);
+            assert_eq!(first.root(), Digest(*blake3::hash(&chunk[..len]).as_bytes()), "length {len}");
         }
     }
 
