@@ -59,6 +59,21 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// What every value has; the rest is absent.
+    pub fn new(size: u64, digest: Digest, version: Version, modified_ms: u64) -> Self {
+        Self {
+            size,
+            digest,
+            version,
+            modified_ms,
+            expires_ms: None,
+            flags: 0,
+            operation: None,
+            created: false,
+            headers: KeptHeaders::default(),
+        }
+    }
+
     /// True when its time to live is over.
     pub fn expired(&self, now_ms: u64) -> bool {
         self.expires_ms.is_some_and(|at| at <= now_ms)

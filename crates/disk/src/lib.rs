@@ -3,6 +3,8 @@
 //! The format on disk is described in `docs/disk-format.md`, which is the authority.
 //!
 //! # Layout
+//! - `format`: what stands on the disk, as functions between bytes and types.
 //! - `io`: what is asked of the operating system, as one trait, and the two engines behind it.
 
+mod format;
 pub mod io;

@@ -8,6 +8,8 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::BytesMut as Blocks;
+
 use elcache_core::payload::{Buffer, Payload};
 
 /// Offsets, lengths and addresses of operations on files opened for direct I/O are multiples of this.
