@@ -12,8 +12,8 @@ use elcache_core::clock::ManualClock;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::span::Span;
-use elcache_core::tier::{Lookup, NewBody, Reply, Tier};
-use elcache_core::value::{KeptHeaders, Metadata, Version};
+use elcache_core::tier::{Body, Lookup, NewBody, Reply, Tier};
+use elcache_core::value::{Metadata, Version};
 use elcache_engine::{Engine, EngineConfig, Found};
 use elcache_guards::{TIMES, bounds};
 use elcache_http::range::{Ranges, Selection};
@@ -36,17 +36,7 @@ fn at_most(instructions: u64) -> LibraryBenchmarkConfig {
 }
 
 fn metadata() -> Metadata {
-    Metadata {
-        size: VALUE.len() as u64,
-        digest: Digest([0; 32]),
-        version: Version { view: 0, sequence: 1 },
-        modified_ms: 1,
-        expires_ms: None,
-        flags: 0,
-        operation: None,
-        created: true,
-        headers: KeptHeaders::default(),
-    }
+    Metadata::new(VALUE.len() as u64, Digest([0; 32]), Version { view: 0, sequence: 1 }, 1)
 }
 
 fn keys(from: u64) -> Vec<Key> {
@@ -87,8 +77,14 @@ fn tier() -> (Arc<MemoryTier>, Vec<Key>) {
 fn engine() -> (Arc<Engine>, Vec<Key>) {
     let (tier, keys) = tier();
     let clock = Arc::new(ManualClock::new(1));
-    let engine =
-        Engine::new(EngineConfig::default(), vec![tier], clock, Budget::new(64 << 20), Metrics::new());
+    let engine = Engine::new(
+        EngineConfig::default(),
+        vec![tier.clone()],
+        tier,
+        clock,
+        Budget::new(64 << 20),
+        Metrics::new(),
+    );
     (engine, keys)
 }
 
@@ -135,7 +131,9 @@ fn tier_hit((tier, keys): (Arc<MemoryTier>, Vec<Key>)) -> (u64, Arc<MemoryTier>,
     let mut bytes = 0;
     for key in &keys {
         if let Reply::Ready(Lookup::Hit(root)) = tier.root(black_box(key)) {
-            bytes += root.data.map_or(0, |data| data.len() as u64);
+            if let Body::Here(data) = root.body {
+                bytes += data.len() as u64;
+            }
         }
     }
     assert_eq!(bytes, TIMES * VALUE.len() as u64);

@@ -53,20 +53,10 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::value::{KeptHeaders, Version};
+    use crate::value::Version;
 
     fn value(byte: u8) -> Metadata {
-        Metadata {
-            size: 1,
-            digest: Digest([byte; 32]),
-            version: Version::default(),
-            modified_ms: 5_500,
-            expires_ms: None,
-            flags: 0,
-            operation: None,
-            created: true,
-            headers: KeptHeaders::default(),
-        }
+        Metadata::new(1, Digest([byte; 32]), Version::default(), 5_500)
     }
 
     #[test]

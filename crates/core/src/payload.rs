@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::digest::Digest;
+
 /// The file in which the bytes of a piece lie, so that they can be sent from there without being copied.
 pub trait Backing: Send + Sync {
     /// The file, and the offset in it of byte `from` of the piece as it was made. Whoever sends from there leaves
@@ -170,6 +172,73 @@ pub trait Buffer: Send + Sync {
 
     /// The tier's own type, for the tier that handed it out.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+}
+
+/// A full buffer with the bytes of a chunk, or of a value of at most one, and what hashing them gave on the way. Cloning
+/// shares it; the last tier to take it gets the buffer itself.
+#[derive(Clone)]
+pub struct Filled {
+    buffer: Arc<Box<dyn Buffer>>,
+    subtrees: Arc<[Digest]>,
+}
+
+impl Filled {
+    /// A buffer, and the chaining values of its bytes' subtrees of 64 KiB; of fewer than two of them none need be given.
+    pub fn new(buffer: Box<dyn Buffer>, subtrees: Vec<Digest>) -> Self {
+        Self { buffer: Arc::new(buffer), subtrees: subtrees.into() }
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.buffer.filled()
+    }
+
+    /// True when there is no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The chaining values.
+    pub fn subtrees(&self) -> &[Digest] {
+        &self.subtrees
+    }
+
+    /// The bytes, shared.
+    pub fn payload(&self) -> Payload {
+        let mut payload = Payload::new();
+        let mut from = 0;
+        while from < self.len() {
+            let len = self.buffer.run(from).len();
+            payload.push(Bytes::from_owner(Run { buffer: Arc::clone(&self.buffer), from, len }));
+            from += len;
+        }
+        payload
+    }
+
+    /// The buffer, unless somebody shares it still.
+    pub fn into_buffer(self) -> Result<Box<dyn Buffer>, Self> {
+        let Self { buffer, subtrees } = self;
+        Arc::try_unwrap(buffer).map_err(|buffer| Self { buffer, subtrees })
+    }
+}
+
+/// A run of a full buffer.
+struct Run {
+    buffer: Arc<Box<dyn Buffer>>,
+    from: usize,
+    len: usize,
+}
+
+impl AsRef<[u8]> for Run {
+    fn as_ref(&self) -> &[u8] {
+        self.buffer.run(self.from).get(..self.len).unwrap_or_default()
+    }
+}
+
+/// Where buffers come from: the one memory budget.
+pub trait Buffers: Send + Sync + 'static {
+    /// Room for `len` bytes, 1 to 4 MiB. `None` when there is none at the moment.
+    fn buffer(&self, len: usize) -> Option<Box<dyn Buffer>>;
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::digest::Digest;
 use crate::key::{Key, KeyHash};
-use crate::payload::{Buffer, Payload};
+use crate::payload::{Filled, Payload};
 use crate::value::{Metadata, Version};
 
 /// An answer that is there, or a future of it.
@@ -24,6 +25,14 @@ pub enum Reply<'a, T> {
 }
 
 impl<T> Reply<'_, T> {
+    /// What is there at once; `None` when it has to be waited for.
+    pub fn now(self) -> Option<T> {
+        match self {
+            Self::Ready(answer) => Some(answer),
+            Self::Later(_) => None,
+        }
+    }
+
     /// Waits, where there is something to wait for.
     pub async fn get(self) -> T {
         match self {
@@ -66,6 +75,17 @@ pub enum Lookup<T> {
     Busy,
 }
 
+impl<T> Lookup<T> {
+    /// Applies a function to what was found.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Lookup<U> {
+        match self {
+            Self::Hit(found) => Lookup::Hit(f(found)),
+            Self::Miss => Lookup::Miss,
+            Self::Busy => Lookup::Busy,
+        }
+    }
+}
+
 /// Why a tier did not take something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -73,6 +93,8 @@ pub enum Refusal {
     TooLarge,
     /// There was no room within the time that a request may wait.
     Full,
+    /// It could not be written.
+    Failed,
 }
 
 impl fmt::Display for Refusal {
@@ -80,6 +102,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::TooLarge => "larger than the tier can hold",
             Self::Full => "no room at the moment",
+            Self::Failed => "it could not be written",
         })
     }
 }
@@ -87,15 +110,46 @@ impl fmt::Display for Refusal {
 /// Keeps something alive, or something reserved, until it is dropped. What it is only the tier knows.
 pub type Hold = Box<dyn Any + Send + Sync>;
 
-/// A value's root: its metadata, and its bytes when it has no more than one chunk.
+/// A value's root: its metadata, and where its bytes are.
 pub struct Root {
     /// What is known of the value.
     pub meta: Metadata,
-    /// The whole value, when that is at most one chunk.
-    pub data: Option<Payload>,
-    /// Keeps the chunks of a larger value from being dropped because the value is replaced or deleted. They may
-    /// still be evicted.
-    pub hold: Option<Hold>,
+    /// Its bytes.
+    pub body: Body,
+}
+
+/// Where the bytes of a value are.
+pub enum Body {
+    /// All of them, at most one chunk.
+    Here(Payload),
+    /// At most one chunk, to be read.
+    Apart(Arc<dyn Apart>),
+    /// In chunks. What keeps those from being dropped because the value is replaced or deleted; they may still be evicted.
+    Chunks(Option<Hold>),
+}
+
+/// The bytes of a value of at most one chunk that are not read yet.
+pub trait Apart: Send + Sync {
+    /// Reads the bytes `from..to`.
+    fn read(&self, from: u32, to: u32) -> Reply<'_, Lookup<Part>>;
+
+    /// Reads them all, into a buffer of their own.
+    fn read_whole(&self) -> Reply<'_, Lookup<Filled>>;
+}
+
+/// Some bytes of a chunk.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The bytes.
+    pub bytes: Payload,
+    /// As many bytes have been asked of this chunk as it is long: it is worth having in a faster tier.
+    pub hot: bool,
+}
+
+impl From<Payload> for Part {
+    fn from(bytes: Payload) -> Self {
+        Self { bytes, hot: false }
+    }
 }
 
 /// One chunk of a value.
@@ -139,8 +193,8 @@ pub struct Staged {
 pub enum NewBody<'a> {
     /// At most one chunk, lying somewhere else: the tier copies it.
     Borrowed(&'a [u8]),
-    /// At most one chunk, in a buffer of the tier's: it takes it over.
-    Filled(Box<dyn Buffer>),
+    /// At most one chunk, in a buffer: a tier that keeps buffers takes it over.
+    Filled(Filled),
     /// More than one chunk: all of them, in order, and the pages that list them.
     Chunks {
         /// The chunks.
@@ -148,6 +202,8 @@ pub enum NewBody<'a> {
         /// The pages.
         pages: Vec<Bytes>,
     },
+    /// More than one chunk, which with their pages are in a slower tier.
+    Elsewhere,
 }
 
 /// How full a tier is.
@@ -179,7 +235,10 @@ pub trait Tier: Send + Sync + 'static {
     fn page(&self, page: &PageRef) -> Reply<'_, Lookup<Payload>>;
 
     /// Reads the bytes `from..to` of a chunk, and counts that as a use of the chunk.
-    fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Payload>>;
+    fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Part>>;
+
+    /// Reads a whole chunk into a buffer of its own, for a faster tier to keep.
+    fn chunk_whole(&self, chunk: &ChunkRef) -> Reply<'_, Lookup<Filled>>;
 
     /// Whether it has a chunk, without counting it as a use.
     fn has_chunk(&self, chunk: &ChunkRef) -> Reply<'_, bool>;
@@ -191,11 +250,8 @@ pub trait Tier: Send + Sync + 'static {
     /// The most bytes that it could ever promise one upload.
     fn largest_admission(&self) -> u64;
 
-    /// Room for `len` bytes, 1 to 4 MiB, under a promise of [`Tier::admit`].
-    fn buffer(&self, len: usize) -> Reply<'_, Result<Box<dyn Buffer>, Refusal>>;
-
-    /// Takes a chunk that has arrived whole.
-    fn stage(&self, chunk: ChunkRef, data: Box<dyn Buffer>) -> Reply<'_, Result<Staged, Refusal>>;
+    /// Takes a chunk that has arrived whole, for a value that is not committed yet.
+    fn stage(&self, chunk: ChunkRef, data: Filled) -> Reply<'_, Result<Staged, Refusal>>;
 
     /// Makes a value the value of its key, at once and whole. The caller orders the writes of a key.
     fn commit<'a>(
@@ -206,7 +262,13 @@ pub trait Tier: Send + Sync + 'static {
     ) -> Reply<'a, Result<(), Refusal>>;
 
     /// Removes a key's value; false when there was none. The caller orders the writes of a key.
-    fn remove(&self, key: &Key) -> Reply<'_, bool>;
+    fn remove<'a>(&'a self, key: &'a Key) -> Reply<'a, Result<bool, Refusal>>;
+
+    /// Keeps a copy of a chunk that a slower tier has, and gives its bytes back; `None` when there is no room for them.
+    fn keep_chunk(&self, chunk: &ChunkRef, data: Filled) -> Option<Payload>;
+
+    /// Keeps a copy of a page that a slower tier has.
+    fn keep_page(&self, page: &PageRef, digests: &[u8]);
 
     /// How full it is.
     fn usage(&self) -> Usage;

@@ -84,7 +84,9 @@ impl ChunkHasher {
             return Digest(*self.subtree.finalize().as_bytes());
         }
         // INVARIANT: a full subtree is closed only when a byte follows it, so there are two or more.
-        self.merged(Digest(self.subtree.finalize_non_root())).root().expect("two subtrees or more have a root")
+        self.merged(Digest(self.subtree.finalize_non_root()))
+            .root()
+            .expect("two subtrees or more have a root")
     }
 
     /// The chaining values of its subtrees of 64 KiB, the last of which may be shorter; none for a chunk without a byte.

@@ -54,6 +54,10 @@ pub struct Metadata {
     pub operation: Option<OperationId>,
     /// Whether that write created the key, rather than replaced its value.
     pub created: bool,
+    /// It is to be kept out of memory.
+    pub no_memory: bool,
+    /// It is to be kept off the disk.
+    pub no_disk: bool,
     /// Headers that were stored with it and are given back.
     pub headers: KeptHeaders,
 }
@@ -70,6 +74,8 @@ impl Metadata {
             flags: 0,
             operation: None,
             created: false,
+            no_memory: false,
+            no_disk: false,
             headers: KeptHeaders::default(),
         }
     }

@@ -9,15 +9,18 @@ use elcache_core::clock::Clock;
 use elcache_core::condition::Condition;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
+use elcache_core::payload::{Buffers, Filled};
 use elcache_core::span::Span;
-use elcache_core::tier::{ChunkRef, Lookup, NewBody, Owner, PageRef, Refusal, Tier, TierName};
+use elcache_core::tier::{ChunkRef, Lookup, NewBody, Owner, PageRef, Refusal, Staged, Tier, TierName};
 use elcache_core::tree;
 use elcache_core::value::{Metadata, Version};
 use elcache_metrics::Metrics;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::Semaphore;
 
+use crate::flights::Flights;
 use crate::manifest;
+use crate::order::Order;
 use crate::outcome::{Found, Opened, PutOptions, Readable, Stored, Value, WriteError};
 use crate::reader::Reader;
 use crate::stats::{Stats, TierStats};
@@ -25,8 +28,6 @@ use crate::upload::Upload;
 
 /// The largest value that [`Engine::put_small`] takes.
 pub const MAX_SMALL: usize = 64 << 10;
-/// Locks for keys. Two keys that share one wait for each other for the time of a commit.
-const KEY_LOCKS: usize = 1024;
 /// Chunks that are looked for before others get their turn.
 const YIELD_AFTER: u64 = 1024;
 
@@ -37,11 +38,17 @@ pub struct EngineConfig {
     pub admission_wait: Duration,
     /// How long it may wait for memory once it has its turn.
     pub room_wait: Duration,
+    /// Chunks that are read ahead of a reader that goes through a value.
+    pub prefetch_chunks: u32,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { admission_wait: Duration::from_secs(120), room_wait: Duration::from_secs(15) }
+        Self {
+            admission_wait: Duration::from_secs(120),
+            room_wait: Duration::from_secs(15),
+            prefetch_chunks: 2,
+        }
     }
 }
 
@@ -49,18 +56,33 @@ impl Default for EngineConfig {
 pub struct Engine {
     pub(crate) config: EngineConfig,
     tiers: Box<[Arc<dyn Tier>]>,
+    pub(crate) buffers: Arc<dyn Buffers>,
     clock: Arc<dyn Clock>,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
-    locks: Box<[Mutex<()>]>,
+    pub(crate) order: Order,
+    pub(crate) flights: Flights,
+    /// Chunks that may be read ahead at once, by all readers together.
+    pub(crate) ahead: Arc<Semaphore>,
     sequence: AtomicU64,
 }
 
+/// What is to be committed.
+pub(crate) enum Source<'a> {
+    /// At most [`MAX_SMALL`] bytes.
+    Small(&'a [u8]),
+    /// At most one chunk.
+    Filled(Filled),
+    /// Chunks that the home has, and the pages that list them.
+    Chunks { staged: Vec<Staged>, pages: Vec<bytes::Bytes>, size: u64 },
+}
+
 impl Engine {
-    /// A coordinator over these tiers, fastest first.
+    /// A coordinator over these tiers, fastest first. `buffers` come from the fastest, which can keep them.
     pub fn new(
         config: EngineConfig,
         tiers: Vec<Arc<dyn Tier>>,
+        buffers: Arc<dyn Buffers>,
         clock: Arc<dyn Clock>,
         budget: Arc<Budget>,
         metrics: Arc<Metrics>,
@@ -68,24 +90,38 @@ impl Engine {
         // Sequences go on rising over restarts as long as the clock is not set back by more than was written since: a
         // millisecond leaves room for a million writes.
         let sequence = AtomicU64::new(clock.now_ms() << 20);
-        let locks = (0..KEY_LOCKS).map(|_| Mutex::new(())).collect();
-        Arc::new(Self { config, tiers: tiers.into(), clock, budget, metrics, locks, sequence })
+        // A quarter of the memory may hold what somebody may want next.
+        let ahead = (budget.max_bytes() / 4 / tree::CHUNK_SIZE).min(Semaphore::MAX_PERMITS as u64) as usize;
+        Arc::new(Self {
+            config,
+            tiers: tiers.into(),
+            buffers,
+            clock,
+            budget,
+            metrics,
+            order: Order::new(),
+            flights: Flights::default(),
+            ahead: Arc::new(Semaphore::new(ahead)),
+            sequence,
+        })
     }
 
     /// Looks a key up, and counts a miss, or the hit of a value that is here as a whole.
     pub async fn get(&self, key: &Key) -> Found {
         let began = self.clock.elapsed();
+        let stamp = self.order.stamp(key);
         let mut busy = false;
         for tier in &self.tiers {
             match tier.root(key).get().await {
                 Lookup::Hit(root) => {
                     let counters = self.metrics.tier(tier.name());
                     counters.get_latency.observe(self.clock.elapsed().saturating_sub(began));
-                    let value = Value::new(root, tier.name(), key);
+                    let value = Value::new(root, tier.name(), key, stamp);
                     // Of a value in chunks it is not known yet whether all is there: `readable` will tell.
                     if value.inline().is_some() {
                         counters.hits.inc();
                     }
+                    self.promote(&value);
                     return Found::Value(value);
                 }
                 Lookup::Miss => self.metrics.tier(tier.name()).misses.inc(),
@@ -98,7 +134,12 @@ impl Engine {
     /// Whether all chunks under these spans of a value are there; counts the hit or partial hit.
     pub async fn readable(&self, value: &Value, spans: &[Span]) -> Readable {
         let mut slowest = value.tier;
-        let Some(owner) = value.owner() else { return Readable::Whole(slowest) };
+        let Some(owner) = value.owner() else {
+            if value.apart().is_some() {
+                self.metrics.tier(value.tier).hits.inc();
+            }
+            return Readable::Whole(slowest);
+        };
         let mut search = Search::new(self, owner, value.meta.size);
         for number in spans.iter().flat_map(Span::chunks) {
             match search.locate(number).await {
@@ -126,7 +167,7 @@ impl Engine {
 
     /// Writes a value of at most [`MAX_SMALL`] bytes that is there as a whole.
     pub async fn put_small(
-        &self,
+        self: &Arc<Self>,
         key: &Key,
         options: &PutOptions,
         body: &[u8],
@@ -141,13 +182,20 @@ impl Engine {
             return Err(WriteError::DigestMismatch);
         }
         let digest = Digest(*blake3::hash(body).as_bytes());
-        self.commit(key, options, body.len() as u64, digest, |_| NewBody::Borrowed(body)).await
+        let home = self.home(options)?;
+        if self.tiers.len() == 1 {
+            return self.commit(home, key, options, digest, Source::Small(body)).await;
+        }
+        let (engine, home, key, options) = (Arc::clone(self), Arc::clone(home), key.clone(), options.clone());
+        let body = bytes::Bytes::copy_from_slice(body);
+        to_the_end(async move { engine.commit(&home, &key, &options, digest, Source::Small(&body)).await })
+            .await
     }
 
     /// Begins to write a value of any size. Conditions and limits are checked now, as far as they can be, and again when it
     /// is finished; a value whose length is known waits here for its turn.
     pub async fn open(self: &Arc<Self>, key: Key, options: PutOptions) -> Result<Opened, WriteError> {
-        self.writer(&options)?;
+        self.home(&options)?;
         if options.length.is_some_and(|length| length > options.value_limit) {
             return Err(WriteError::OverLimit);
         }
@@ -162,8 +210,13 @@ impl Engine {
     }
 
     /// Deletes a key's value, if the condition holds; false when there was none.
-    pub async fn delete(&self, key: &Key, condition: &Condition) -> Result<bool, WriteError> {
-        let _lock = self.lock(key).await;
+    pub async fn delete(self: &Arc<Self>, key: &Key, condition: &Condition) -> Result<bool, WriteError> {
+        let (engine, key, condition) = (Arc::clone(self), key.clone(), condition.clone());
+        to_the_end(async move { engine.delete_now(&key, &condition).await }).await
+    }
+
+    async fn delete_now(&self, key: &Key, condition: &Condition) -> Result<bool, WriteError> {
+        let _writing = self.order.write(key).await;
         let current = self.current(key).await?;
         if current.is_none() {
             return Ok(false);
@@ -171,8 +224,9 @@ impl Engine {
         if !condition.holds(current.as_ref()) {
             return Err(WriteError::ConditionFailed);
         }
-        for tier in &self.tiers {
-            tier.remove(key).get().await;
+        // The slowest first: what is gone there cannot come back from there.
+        for tier in self.tiers.iter().rev() {
+            tier.remove(key).get().await.map_err(refused)?;
         }
         Ok(true)
     }
@@ -211,28 +265,27 @@ impl Engine {
         &self.tiers
     }
 
-    /// The tier that takes a write.
-    pub(crate) fn writer(&self, options: &PutOptions) -> Result<&Arc<dyn Tier>, WriteError> {
-        let may = |tier: &&Arc<dyn Tier>| match tier.name() {
-            TierName::Memory => !options.no_memory,
-            TierName::Disk => !options.no_disk,
-            TierName::Cluster => !options.no_cluster,
-        };
-        self.tiers.iter().find(may).ok_or(WriteError::DoesNotFit)
+    /// The tiers that may have a value, the slowest first: the first that can hold it is its home.
+    pub(crate) fn homes(&self, options: &PutOptions) -> impl Iterator<Item = &Arc<dyn Tier>> {
+        self.tiers.iter().rev().filter(|tier| may_have(options, tier.name()))
     }
 
-    /// Makes a value the key's, under the key's lock, if its condition holds then.
-    pub(crate) async fn commit<'a>(
+    fn home(&self, options: &PutOptions) -> Result<&Arc<dyn Tier>, WriteError> {
+        self.homes(options).next().ok_or(WriteError::DoesNotFit)
+    }
+
+    /// Makes a value the key's, under the key's lock, if its condition holds then: in its home, and as a copy in the faster
+    /// tiers that may have one. Has to be run to its end.
+    pub(crate) async fn commit(
         &self,
+        home: &Arc<dyn Tier>,
         key: &Key,
         options: &PutOptions,
-        size: u64,
         digest: Digest,
-        body: impl FnOnce(&Metadata) -> NewBody<'a>,
+        source: Source<'_>,
     ) -> Result<Stored, WriteError> {
         let began = self.clock.elapsed();
-        let tier = self.writer(options)?;
-        let _lock = self.lock(key).await;
+        let _writing = self.order.write(key).await;
         let current = self.current(key).await?;
         if let Some(stored) = known(current.as_ref(), options) {
             return Ok(stored);
@@ -240,12 +293,53 @@ impl Engine {
         if !options.condition.holds(current.as_ref()) {
             return Err(WriteError::ConditionFailed);
         }
-        let meta = self.metadata(options, size, digest, current.is_none());
-        tier.commit(key, &meta, body(&meta)).get().await.map_err(refused)?;
-        let counters = self.metrics.tier(tier.name());
-        counters.bytes_written.add(size);
+        let meta = self.metadata(options, source.size(), digest, current.is_none());
+        let copy = match source {
+            Source::Small(bytes) => {
+                home.commit(key, &meta, NewBody::Borrowed(bytes)).get().await.map_err(refused)?;
+                Source::Small(bytes)
+            }
+            Source::Filled(filled) => {
+                // A home that keeps buffers gets the only one.
+                let copy = (self.tiers.len() > 1).then(|| filled.clone());
+                home.commit(key, &meta, NewBody::Filled(filled)).get().await.map_err(refused)?;
+                copy.map_or(Source::Small(&[]), Source::Filled)
+            }
+            Source::Chunks { staged, pages, size } => {
+                let body = NewBody::Chunks { staged, pages: pages.clone() };
+                home.commit(key, &meta, body).get().await.map_err(refused)?;
+                Source::Chunks { staged: Vec::new(), pages, size }
+            }
+        };
+        self.settle(home, key, &meta, copy).await?;
+        let counters = self.metrics.tier(home.name());
+        counters.bytes_written.add(meta.size);
         counters.put_latency.observe(self.clock.elapsed().saturating_sub(began));
         Ok(Stored { created: meta.created, digest })
+    }
+
+    /// Brings the other tiers into line with what was committed in its home.
+    async fn settle(
+        &self,
+        home: &Arc<dyn Tier>,
+        key: &Key,
+        meta: &Metadata,
+        mut copy: Source<'_>,
+    ) -> Result<(), WriteError> {
+        for tier in self.tiers.iter().rev().filter(|tier| tier.name() > home.name()) {
+            // A slower tier must not have an older value that would come back when this one is evicted.
+            if let Err(refusal) = tier.remove(key).get().await {
+                let _ = home.remove(key).get().await;
+                return Err(refused(refusal));
+            }
+        }
+        for tier in self.tiers.iter().filter(|tier| tier.name() < home.name()) {
+            let kept = !meta.no_memory && keep_copy(&**tier, key, meta, &mut copy).await;
+            if !kept {
+                let _ = tier.remove(key).get().await;
+            }
+        }
+        Ok(())
     }
 
     fn metadata(&self, options: &PutOptions, size: u64, digest: Digest, created: bool) -> Metadata {
@@ -260,6 +354,8 @@ impl Engine {
             flags: options.flags,
             operation: options.operation.clone(),
             created,
+            no_memory: options.no_memory,
+            no_disk: options.no_disk,
             headers: options.headers.clone(),
         }
     }
@@ -275,13 +371,47 @@ impl Engine {
         }
         Ok(None)
     }
+}
 
-    async fn lock(&self, key: &Key) -> MutexGuard<'_, ()> {
-        use std::hash::{BuildHasher, RandomState};
-        static STATE: std::sync::OnceLock<RandomState> = std::sync::OnceLock::new();
-        let hash = STATE.get_or_init(RandomState::new).hash_one(key.as_bytes());
-        self.locks[hash as usize % KEY_LOCKS].lock().await
+impl Source<'_> {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Small(bytes) => bytes.len() as u64,
+            Self::Filled(filled) => filled.len() as u64,
+            Self::Chunks { size, .. } => *size,
+        }
     }
+}
+
+/// Runs a write to its end even when whoever asked for it goes away: what is written to one tier has to be settled with
+/// the others before the key is written again.
+pub(crate) async fn to_the_end<T: Send + 'static>(
+    write: impl Future<Output = Result<T, WriteError>> + Send + 'static,
+) -> Result<T, WriteError> {
+    // The task does not end before its time but when the runtime goes down, or by a panic.
+    tokio::spawn(write).await.unwrap_or(Err(WriteError::Failed))
+}
+
+fn may_have(options: &PutOptions, tier: TierName) -> bool {
+    match tier {
+        TierName::Memory => !options.no_memory,
+        TierName::Disk => !options.no_disk,
+        TierName::Cluster => !options.no_cluster,
+    }
+}
+
+/// Keeps a copy of what has just been committed elsewhere; false when there is no room for it.
+async fn keep_copy(tier: &dyn Tier, key: &Key, meta: &Metadata, copy: &mut Source<'_>) -> bool {
+    let body = match std::mem::replace(copy, Source::Small(&[])) {
+        Source::Small(bytes) => NewBody::Borrowed(bytes),
+        Source::Filled(filled) => NewBody::Filled(filled),
+        Source::Chunks { pages, .. } => {
+            let owner = Owner { key: key.hash(), version: meta.version };
+            (0..).zip(&pages).for_each(|(number, page)| tier.keep_page(&PageRef { owner, number }, page));
+            NewBody::Elsewhere
+        }
+    };
+    tier.commit(key, meta, body).get().await.is_ok()
 }
 
 /// The answer that this very write got before, if the key's value is still what it wrote.
@@ -295,6 +425,7 @@ pub(crate) fn refused(refusal: Refusal) -> WriteError {
     match refusal {
         Refusal::TooLarge => WriteError::DoesNotFit,
         Refusal::Full => WriteError::Busy,
+        Refusal::Failed => WriteError::Failed,
     }
 }
 
@@ -374,9 +505,15 @@ impl<'a> Search<'a> {
     async fn read_page(&self, number: u64) -> Lookup<bytes::Bytes> {
         let page = PageRef { owner: self.owner, number };
         let mut busy = false;
-        for tier in self.engine.tiers() {
+        for (place, tier) in self.engine.tiers().iter().enumerate() {
             match tier.page(&page).get().await {
-                Lookup::Hit(payload) => return Lookup::Hit(payload.to_contiguous()),
+                Lookup::Hit(payload) => {
+                    let bytes = payload.to_contiguous();
+                    if let Some(fastest) = self.engine.tiers().first().filter(|_| place > 0) {
+                        fastest.keep_page(&page, &bytes);
+                    }
+                    return Lookup::Hit(bytes);
+                }
                 Lookup::Miss => {}
                 Lookup::Busy => busy = true,
             }

@@ -1,7 +1,7 @@
 //! Hashing what has been received. Up to 64 KiB it is done where it is; more goes to the blocking threads, so that no
 //! network thread stands still for it and the next chunk is received meanwhile.
 
-use elcache_core::payload::Buffer;
+use elcache_core::payload::{Buffer, Filled};
 use elcache_core::tree::ChunkHasher;
 use sha2::{Digest as _, Sha256};
 use tokio::task::JoinHandle;
@@ -11,7 +11,7 @@ pub(crate) const INLINE: usize = 64 << 10;
 
 /// A chunk that has been hashed.
 pub(crate) struct Hashed {
-    pub(crate) buffer: Box<dyn Buffer>,
+    pub(crate) data: Filled,
     pub(crate) hasher: ChunkHasher,
     /// The SHA-256 of all chunks so far, where one was asked for.
     pub(crate) sha256: Option<Sha256>,
@@ -53,7 +53,8 @@ fn hash(number: u64, buffer: Box<dyn Buffer>, mut sha256: Option<Sha256>) -> Has
         }
         at += run.len();
     }
-    Hashed { buffer, hasher, sha256 }
+    let data = Filled::new(buffer, hasher.subtrees());
+    Hashed { data, hasher, sha256 }
 }
 
 /// Whether a SHA-256 is the one that was asked for; true when none was.

@@ -2,9 +2,11 @@
 //! [`Tier`](elcache_core::tier::Tier), fastest first.
 //!
 //! # Layout
-//! - [`engine`]: look-ups, small writes, deletion; the order of the writes of a key.
+//! - [`engine`]: look-ups, small writes, deletion, and what a commit does to which tier.
 //! - [`upload`]: a value on its way in, of any size: received, hashed and staged chunk by chunk.
 //! - [`reader`]: a range on its way out, chunk by chunk.
+//! - `order`: locks of keys, and how a reader learns that a key was written meanwhile.
+//! - `promote`, `flights`: from a slower tier into the fastest, once for all who wait for it.
 //! - [`outcome`]: what can come of it all.
 //! - `hashing`: BLAKE3 and SHA-256, off the network's threads where it takes long.
 //! - `manifest`: chunk digests into pages and back.
@@ -19,9 +21,12 @@
 #![forbid(unsafe_code)]
 
 pub mod engine;
+mod flights;
 mod hashing;
 mod manifest;
+mod order;
 pub mod outcome;
+mod promote;
 pub mod reader;
 pub mod stats;
 pub mod upload;

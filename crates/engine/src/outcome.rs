@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use elcache_core::condition::Condition;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::Payload;
-use elcache_core::tier::{Hold, Owner, Root, TierName};
+use elcache_core::tier::{Apart, Body, Hold, Owner, Root, TierName};
 use elcache_core::value::{KeptHeaders, Metadata, OperationId};
+
+use crate::order::Stamp;
 
 /// What a look-up came to.
 #[expect(
@@ -31,42 +34,45 @@ pub struct Value {
     pub meta: Metadata,
     /// The tier that had it.
     pub tier: TierName,
-    body: Body,
+    pub(crate) key: Key,
+    /// What the order of its key's writes was when it was looked up.
+    pub(crate) stamp: Stamp,
+    bytes: Bytes,
 }
 
-enum Body {
+enum Bytes {
     /// The bytes themselves.
     Inline(Payload),
+    /// At most one chunk, to be read.
+    Apart(Arc<dyn Apart>),
     /// Chunks: what their pages are addressed by, and what keeps them from being dropped.
     Chunks { owner: Owner, _hold: Option<Hold> },
 }
 
 impl Value {
-    pub(crate) fn new(root: Root, tier: TierName, key: &Key) -> Self {
-        let body = match root.data {
-            Some(data) => Body::Inline(data),
-            None => {
-                let owner = Owner { key: key.hash(), version: root.meta.version };
-                Body::Chunks { owner, _hold: root.hold }
-            }
+    pub(crate) fn new(root: Root, tier: TierName, key: &Key, stamp: Stamp) -> Self {
+        let owner = Owner { key: key.hash(), version: root.meta.version };
+        let bytes = match root.body {
+            Body::Here(data) => Bytes::Inline(data),
+            Body::Apart(apart) => Bytes::Apart(apart),
+            Body::Chunks(hold) => Bytes::Chunks { owner, _hold: hold },
         };
-        Self { meta: root.meta, tier, body }
+        Self { meta: root.meta, tier, key: key.clone(), stamp, bytes }
     }
 
-    /// All of its bytes, when they are at most one chunk.
+    /// All of its bytes, when they are at most one chunk and have been read.
     pub fn inline(&self) -> Option<&Payload> {
-        match &self.body {
-            Body::Inline(data) => Some(data),
-            Body::Chunks { .. } => None,
-        }
+        if let Bytes::Inline(data) = &self.bytes { Some(data) } else { None }
+    }
+
+    /// What reads its bytes, when they are at most one chunk and have not been read.
+    pub(crate) fn apart(&self) -> Option<&Arc<dyn Apart>> {
+        if let Bytes::Apart(apart) = &self.bytes { Some(apart) } else { None }
     }
 
     /// What the pages of a larger value are addressed by.
     pub(crate) fn owner(&self) -> Option<Owner> {
-        match &self.body {
-            Body::Inline(_) => None,
-            Body::Chunks { owner, .. } => Some(*owner),
-        }
+        if let Bytes::Chunks { owner, .. } = &self.bytes { Some(*owner) } else { None }
     }
 }
 
@@ -165,6 +171,8 @@ pub enum WriteError {
     DigestMismatch,
     /// It is not as long as was announced.
     WrongLength,
+    /// A tier could not write it.
+    Failed,
 }
 
 impl fmt::Display for WriteError {
@@ -176,6 +184,7 @@ impl fmt::Display for WriteError {
             Self::Busy => "there was no room in time",
             Self::DigestMismatch => "the value's SHA-256 is not the one given",
             Self::WrongLength => "the value is not as long as announced",
+            Self::Failed => "the value could not be written",
         })
     }
 }

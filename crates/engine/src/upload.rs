@@ -1,20 +1,25 @@
 //! A value on its way in: received into buffers of the tier, hashed and staged chunk by chunk, committed at the end.
 //!
-//! While one chunk is hashed the next is received: at most two chunks of an upload are in buffers that are not staged. The
-//! last chunk hashed is kept back until it is certain that another follows, because a value of a single chunk is stored
-//! as one record.
+//! While one chunk is staged, the next is hashed and the one after that is received: at most three chunks of an upload are in
+//! buffers that are not staged. The last chunk hashed is kept back until it is certain that another follows, because a
+//! value of a single chunk is stored as one record.
+//!
+//! An upload needs room in two places: in its home for all of it, and in memory for what is on its way there. Where memory is
+//! the home, that is the same room.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::Buffer;
-use elcache_core::tier::{ChunkRef, Hold, NewBody, Refusal, Staged, Tier};
+use elcache_core::tier::{ChunkRef, Hold, Refusal, Staged, Tier, TierName};
 use elcache_core::tree::{CHUNK_SIZE, TreeHasher};
 use sha2::Sha256;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::engine::{Engine, refused};
+use crate::engine::{Engine, Source, refused, to_the_end};
 use crate::hashing::{self, Hashed, Job};
 use crate::manifest::PageBuilder;
 use crate::outcome::{PutOptions, Stored, WriteError};
@@ -24,23 +29,28 @@ const FIRST_BUFFER: u64 = 64 << 10;
 /// What an upload of unknown length asks for when it turns out to be larger, as far as the tier can promise that; then
 /// twice as much.
 const FIRST_PROMISE: u64 = 64 << 20;
+/// What is on its way to a home that is not memory, at most.
+const TRANSIT: u64 = 3 * CHUNK_SIZE;
 /// How long to wait before asking again for memory that readers still hold.
 const RETRY: Duration = Duration::from_millis(5);
 
 /// One value being received. Dropping it leaves nothing behind.
 pub struct Upload {
     engine: Arc<Engine>,
-    tier: Arc<dyn Tier>,
+    home: Arc<dyn Tier>,
     key: Key,
     options: PutOptions,
-    /// Bytes that the tier has promised room for.
+    /// Bytes that the home has promised room for.
     promised: u64,
+    /// Bytes that memory has promised room for, where it is not the home.
+    transit: u64,
     promises: Vec<Hold>,
     buffer: Option<Box<dyn Buffer>>,
     received: u64,
     /// Chunks given to hashing.
     chunks: u64,
     job: Option<Job>,
+    staging: Option<JoinHandle<Result<Staged, Refusal>>>,
     sha256: Option<Sha256>,
     tree: TreeHasher,
     pages: PageBuilder,
@@ -49,25 +59,29 @@ pub struct Upload {
 
 impl Upload {
     pub(crate) async fn open(engine: Arc<Engine>, key: Key, options: PutOptions) -> Result<Self, WriteError> {
-        let tier = Arc::clone(engine.writer(&options)?);
+        let first = options.length.unwrap_or(FIRST_BUFFER);
+        let home = engine.homes(&options).find(|tier| tier.largest_admission() >= first);
+        let home = home.ok_or(WriteError::DoesNotFit)?;
+        let home = Arc::clone(home);
         let sha256 = options.sha256.map(|_| Sha256::default());
         let mut upload = Self {
             engine,
-            tier,
+            home,
             key,
             options,
             promised: 0,
+            transit: 0,
             promises: Vec::new(),
             buffer: None,
             received: 0,
             chunks: 0,
             job: None,
+            staging: None,
             sha256,
             tree: TreeHasher::new(),
             pages: PageBuilder::default(),
             staged: Vec::new(),
         };
-        let first = upload.options.length.unwrap_or(FIRST_BUFFER);
         upload.promise(first).await?;
         Ok(upload)
     }
@@ -158,21 +172,34 @@ impl Upload {
         if !hashing::agrees(hashed.sha256, self.options.sha256) {
             return Err(WriteError::DigestMismatch);
         }
-        let body = NewBody::Filled(hashed.buffer);
-        self.engine.commit(&self.key, &self.options, self.received, hashed.hasher.root(), |_| body).await
+        let digest = hashed.hasher.root();
+        self.commit(digest, Source::Filled(hashed.data)).await
     }
 
     async fn finish_chunks(mut self) -> Result<Stored, WriteError> {
         if !hashing::agrees(self.sha256.take(), self.options.sha256) {
             return Err(WriteError::DigestMismatch);
         }
+        self.staged().await?;
         // INVARIANT: this is reached with two chunks or more, and their root is defined.
         let digest = std::mem::take(&mut self.tree).root().expect("two chunks or more have a root");
-        let body = NewBody::Chunks {
+        let source = Source::Chunks {
             staged: std::mem::take(&mut self.staged),
             pages: std::mem::take(&mut self.pages).finish(),
+            size: self.received,
         };
-        self.engine.commit(&self.key, &self.options, self.received, digest, |_| body).await
+        self.commit(digest, source).await
+    }
+
+    /// The promises are kept until the value is committed.
+    async fn commit(self, digest: Digest, source: Source<'static>) -> Result<Stored, WriteError> {
+        let Self { engine, home, key, options, promises, .. } = self;
+        to_the_end(async move {
+            let stored = engine.commit(&home, &key, &options, digest, source).await;
+            drop(promises);
+            stored
+        })
+        .await
     }
 
     /// Gives the full buffer to hashing, and stages the one before it.
@@ -185,18 +212,39 @@ impl Upload {
         Ok(())
     }
 
-    /// Stages the chunk that was being hashed.
+    /// Has the chunk staged that was being hashed, when the one before it is.
     async fn collect(&mut self) -> Result<(), WriteError> {
         let Some(job) = self.job.take() else { return Ok(()) };
-        let Hashed { buffer, hasher, sha256 } = *job.wait().await.ok_or(WriteError::Busy)?;
+        let Hashed { data, hasher, sha256 } = *job.wait().await.ok_or(WriteError::Busy)?;
         self.sha256 = sha256;
         // INVARIANT: a buffer is given to hashing when it holds at least one byte.
         let digest = hasher.chunk().expect("a chunk has at least one byte");
-        let chunk = ChunkRef { digest, number: self.chunks - 1, len: buffer.filled() as u32 };
-        let staged = self.tier.stage(chunk, buffer).get().await.map_err(refused)?;
+        let chunk = ChunkRef { digest, number: self.chunks - 1, len: data.len() as u32 };
         self.tree.push(digest);
         self.pages.push(digest);
-        self.staged.push(staged);
+        self.staged().await?;
+        if self.home.name() == TierName::Memory {
+            let staged = self.home.stage(chunk, data).get().await.map_err(refused)?;
+            self.staged.push(staged);
+            return Ok(());
+        }
+        let (engine, home) = (Arc::clone(&self.engine), Arc::clone(&self.home));
+        let keep = !self.options.no_memory;
+        self.staging = Some(tokio::spawn(async move {
+            let staged = home.stage(chunk, data.clone()).get().await;
+            if staged.is_ok() && keep {
+                engine.keep_chunk(&chunk, data);
+            }
+            staged
+        }));
+        Ok(())
+    }
+
+    /// Waits for the chunk that is being staged.
+    async fn staged(&mut self) -> Result<(), WriteError> {
+        if let Some(staging) = self.staging.take() {
+            self.staged.push(staging.await.unwrap_or(Err(Refusal::Failed)).map_err(refused)?);
+        }
         Ok(())
     }
 
@@ -223,7 +271,7 @@ impl Upload {
     /// for is much more than a chunk: uploads that each hold a little and wait for the next little would wait for one
     /// another.
     async fn promise_more(&mut self) -> Result<u64, WriteError> {
-        let largest = self.tier.largest_admission();
+        let largest = self.home.largest_admission();
         while self.promised < self.received.saturating_add(CHUNK_SIZE) && self.promised < largest {
             self.promise(self.promised.max(FIRST_PROMISE).min(largest - self.promised)).await?;
         }
@@ -234,9 +282,23 @@ impl Upload {
     }
 
     async fn promise(&mut self, bytes: u64) -> Result<(), WriteError> {
-        let answer = timeout(self.engine.config.admission_wait, self.tier.admit(bytes).get()).await;
-        self.promises.push(answer.unwrap_or(Err(Refusal::Full)).map_err(refused)?);
+        let home = Arc::clone(&self.home);
+        self.admit(&*home, bytes).await?;
         self.promised += bytes;
+        let transit = self.promised.min(TRANSIT);
+        if self.home.name() != TierName::Memory && transit > self.transit {
+            let engine = Arc::clone(&self.engine);
+            let memory = engine.tiers().first().ok_or(WriteError::DoesNotFit)?;
+            let wanted = (transit - self.transit).min(memory.largest_admission());
+            self.admit(&**memory, wanted).await?;
+            self.transit = transit;
+        }
+        Ok(())
+    }
+
+    async fn admit(&mut self, tier: &dyn Tier, bytes: u64) -> Result<(), WriteError> {
+        let answer = timeout(self.engine.config.admission_wait, tier.admit(bytes).get()).await;
+        self.promises.push(answer.unwrap_or(Err(Refusal::Full)).map_err(refused)?);
         Ok(())
     }
 
@@ -244,13 +306,12 @@ impl Upload {
     async fn room(&self, len: u64) -> Result<Box<dyn Buffer>, WriteError> {
         let attempts = async {
             loop {
-                match self.tier.buffer(len as usize).get().await {
-                    Err(Refusal::Full) => sleep(RETRY).await,
-                    answer => return answer,
+                match self.engine.buffers.buffer(len as usize) {
+                    None => sleep(RETRY).await,
+                    Some(buffer) => return buffer,
                 }
             }
         };
-        let answer = timeout(self.engine.config.room_wait, attempts).await;
-        answer.unwrap_or(Err(Refusal::Full)).map_err(refused)
+        timeout(self.engine.config.room_wait, attempts).await.map_err(|_| WriteError::Busy)
     }
 }

@@ -40,7 +40,8 @@ fn node(budget_bytes: u64) -> Node {
     let budget = Budget::new(budget_bytes);
     let tier = MemoryTier::new(MemoryConfig::default(), &budget, clock.clone(), 7).unwrap();
     let tiers: Vec<Arc<dyn Tier>> = vec![tier.clone()];
-    let engine = Engine::new(EngineConfig::default(), tiers, clock.clone(), budget, Metrics::new());
+    let engine =
+        Engine::new(EngineConfig::default(), tiers, tier.clone(), clock.clone(), budget, Metrics::new());
     Node { engine, clock, budget_bytes, tier }
 }
 

@@ -167,21 +167,11 @@ impl IfRange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use elcache_core::value::{KeptHeaders, Version};
+    use elcache_core::value::Version;
     use proptest::prelude::*;
 
     fn value() -> Metadata {
-        Metadata {
-            size: 1,
-            digest: Digest([0xab; 32]),
-            version: Version::default(),
-            modified_ms: 5_500,
-            expires_ms: None,
-            flags: 0,
-            operation: None,
-            created: true,
-            headers: KeptHeaders::default(),
-        }
+        Metadata::new(1, Digest([0xab; 32]), Version::default(), 5_500)
     }
 
     fn tags(list: &str, comparison: Comparison) -> Result<Option<Tags>, BadTags> {

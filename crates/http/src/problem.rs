@@ -103,6 +103,11 @@ impl Problem {
             WriteError::DigestMismatch => {
                 Self::bad("The body does not have the sha-256 that the request names. Nothing was stored.")
             }
+            WriteError::Failed => Self::new(
+                503,
+                "The value could not be written to the disk. The node's log and /health tell more.",
+            )
+            .with(Note::RetryAfter(5)),
             WriteError::WrongLength => Self::bad("The body is not as long as announced. Nothing was stored."),
         }
     }
@@ -164,6 +169,7 @@ mod tests {
             (WriteError::OverLimit, 413),
             (WriteError::DoesNotFit, 507),
             (WriteError::Busy, 503),
+            (WriteError::Failed, 503),
             (WriteError::DigestMismatch, 400),
             (WriteError::WrongLength, 400),
         ];

@@ -43,6 +43,7 @@ const FLAGS: u8 = 8;
 const OPERATION: u8 = 16;
 const HEADERS: u8 = 32;
 const CREATED: u8 = 64;
+const NO_DISK: u8 = 128;
 
 /// Bytes before the name.
 const PREFIX: usize = 4;
@@ -66,7 +67,8 @@ pub(crate) fn encode_value(kind: Kind, key: &[u8], meta: &Metadata) -> Vec<u8> {
         | field(meta.flags != 0, FLAGS)
         | field(!operation.is_empty(), OPERATION)
         | field(!headers.is_empty(), HEADERS)
-        | field(meta.created, CREATED);
+        | field(meta.created, CREATED)
+        | field(meta.no_disk, NO_DISK);
     let mut out = Vec::with_capacity(PREFIX + key.len() + 80 + operation.len() + headers.len());
     encode_name(&mut out, kind, fields, key);
     out.extend_from_slice(&meta.digest.0);
@@ -141,6 +143,9 @@ pub(crate) fn decode_value(content: &[u8], pages_len: usize) -> Option<(Metadata
         flags: fields.flags,
         operation: OperationId::new(Bytes::copy_from_slice(fields.operation)),
         created: content.get(1)? & CREATED != 0,
+        // What is to be kept out of memory is not in it.
+        no_memory: false,
+        no_disk: content.get(1)? & NO_DISK != 0,
         headers: KeptHeaders::from_bytes(Bytes::copy_from_slice(fields.headers))?,
     };
     Some((meta, body_at))
@@ -258,7 +263,7 @@ mod tests {
     prop_compose! {
         fn metadata()(
             digest: [u8; 32], view in prop_oneof![Just(0), any::<u64>()], sequence: u64, modified_ms in 0_u64..1 << 48,
-            expires_ms: Option<u64>, flags in prop_oneof![Just(0), any::<u32>()], created: bool,
+            expires_ms: Option<u64>, flags in prop_oneof![Just(0), any::<u32>()], created: bool, no_disk: bool,
             operation in proptest::option::of(proptest::collection::vec(any::<u8>(), 1..=64)),
             headers in proptest::collection::vec(("[a-z-]{1,20}", proptest::collection::vec(any::<u8>(), 0..50)), 0..4),
         ) -> Metadata {
@@ -266,7 +271,8 @@ mod tests {
             headers.iter().for_each(|(name, value)| builder.push(name, value).unwrap());
             Metadata {
                 size: 0, digest: Digest(digest), version: Version { view, sequence }, modified_ms, expires_ms, flags,
-                operation: operation.and_then(OperationId::new), created, headers: builder.finish(),
+                operation: operation.and_then(OperationId::new), created, no_memory: false, no_disk,
+                headers: builder.finish(),
             }
         }
     }
@@ -298,17 +304,7 @@ mod tests {
 
     #[test]
     fn a_plain_value_has_fifty_bytes_of_metadata() {
-        let meta = Metadata {
-            size: 0,
-            digest: Digest([0; 32]),
-            version: Version { view: 0, sequence: 1 },
-            modified_ms: 1,
-            expires_ms: None,
-            flags: 0,
-            operation: None,
-            created: true,
-            headers: KeptHeaders::default(),
-        };
+        let meta = Metadata::new(0, Digest([0; 32]), Version { view: 0, sequence: 1 }, 1);
         assert_eq!(encode_value(Kind::Value, b"key", &meta).len(), 50 + 3);
     }
 

@@ -9,7 +9,7 @@ use elcache_arena::{NewRecord, OwnedRef, PageBuffer, Pool, Record};
 use elcache_core::budget::Budget;
 use elcache_core::key::Key;
 use elcache_core::payload::Buffer;
-use elcache_core::tier::{ChunkRef, Owner, PageRef, Usage};
+use elcache_core::tier::{ChunkRef, Owner, PageRef, Refusal, Usage};
 use elcache_core::tree::{self, CHUNK_SIZE};
 use elcache_core::value::Metadata;
 
@@ -43,6 +43,12 @@ pub struct StoreConfig {
 /// There is no room, and evicting made none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
+
+impl From<NoRoom> for Refusal {
+    fn from(NoRoom: NoRoom) -> Self {
+        Self::Full
+    }
+}
 
 /// Everything that is in memory.
 pub struct Store {
@@ -186,6 +192,15 @@ impl Store {
         self.put(Kind::Chunk, &bytes, &[&head], Some(body), Some(owner)).inspect_err(|_| {
             self.values.drop_chunk(owner);
         })
+    }
+
+    /// Stores a chunk for no value in particular: it is a copy.
+    pub(crate) fn keep_chunk(&self, chunk: &ChunkRef, body: PageBuffer) -> Result<(), NoRoom> {
+        if self.has_chunk(chunk) {
+            return Ok(());
+        }
+        let bytes = layout::chunk_name(chunk);
+        self.put(Kind::Chunk, &bytes, &[&layout::encode_plain(Kind::Chunk, &bytes)], Some(body), None)
     }
 
     /// Stores a page for a value.
@@ -431,7 +446,7 @@ fn default_shards(capacity: u64) -> usize {
 mod tests {
     use super::*;
     use elcache_core::digest::Digest;
-    use elcache_core::value::{KeptHeaders, Version};
+    use elcache_core::value::Version;
 
     /// A value of two chunks was being committed, and the first was evicted before the second was there. The second was
     /// then counted for nobody: root and page could be evicted before it, and it stayed without them.
@@ -454,17 +469,7 @@ mod tests {
         store
             .put_page(&PageRef { owner, number: 0 }, &[chunk(0).digest.0, chunk(1).digest.0].concat())
             .unwrap();
-        let meta = Metadata {
-            size: CHUNK_SIZE + 5000,
-            digest: Digest([0; 32]),
-            version: owner.version,
-            modified_ms: 1,
-            expires_ms: None,
-            flags: 0,
-            operation: None,
-            created: true,
-            headers: KeptHeaders::default(),
-        };
+        let meta = Metadata::new(CHUNK_SIZE + 5000, Digest([0; 32]), owner.version, 1);
         let head = layout::encode_value(Kind::Root, key.as_bytes(), &meta);
         store.put(Kind::Root, key.as_bytes(), &[&head], None, None).unwrap();
         store.seal_value(owner);

@@ -12,9 +12,10 @@ use elcache_arena::{OwnedRef, PageBuffer};
 use elcache_core::budget::Budget;
 use elcache_core::clock::Clock;
 use elcache_core::key::Key;
-use elcache_core::payload::{Buffer, Payload};
+use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
 use elcache_core::tier::{
-    ChunkRef, Hold, Lookup, NewBody, Owner, PageRef, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
+    Body, ChunkRef, Hold, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply, Root, Staged, Tier,
+    TierName, Usage,
 };
 use elcache_core::value::Metadata;
 use parking_lot::{Mutex, RwLock};
@@ -151,9 +152,9 @@ impl MemoryTier {
         let size = meta.size as usize;
         match layout::name_of(record.content()) {
             Some((Kind::Value, _)) => {
-                Lookup::Hit(Root { meta, data: Some(record.body(body_at, 0, size)), hold: None })
+                Lookup::Hit(Root { meta, body: Body::Here(record.body(body_at, 0, size)) })
             }
-            _ => Lookup::Hit(Root { meta, data: None, hold: Some(Box::new(record)) }),
+            _ => Lookup::Hit(Root { meta, body: Body::Chunks(Some(Box::new(record))) }),
         }
     }
 
@@ -170,12 +171,16 @@ impl MemoryTier {
     fn commit_now(&self, key: &Key, meta: &Metadata, body: NewBody<'_>) -> Result<(), Refusal> {
         let done = match body {
             NewBody::Borrowed(bytes) => self.store.put_value(key.as_bytes(), meta, bytes),
-            NewBody::Filled(buffer) => {
+            NewBody::Filled(filled) => {
                 let head = layout::encode_value(Kind::Value, key.as_bytes(), meta);
-                let pages = self.take_back(buffer)?;
+                let pages = self.take_back(filled)?.into_pages();
                 self.store.put(Kind::Value, key.as_bytes(), &[&head], Some(pages), None)
             }
             NewBody::Chunks { staged, pages } => self.commit_chunks(key, meta, staged, &pages),
+            NewBody::Elsewhere => {
+                let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
+                self.store.put(Kind::Root, key.as_bytes(), &[&head], None, None)
+            }
         };
         self.after_growth();
         done.map_err(|NoRoom| Refusal::Full)
@@ -221,9 +226,7 @@ impl MemoryTier {
                 }
                 // It was evicted since it arrived, and this reference is what is left of it.
                 let body_at = layout::plain_body_at(record.content());
-                let payload = record.body(body_at, 0, chunk.len as usize);
-                let mut pages = self.store.stage(payload.len()).map(|pages| self.counted(pages))?;
-                payload.pieces().for_each(|piece| store::fill(pages.pages_mut(), piece));
+                let pages = self.copied(&record.body(body_at, 0, chunk.len as usize))?;
                 self.store.put_chunk(&chunk, pages.into_pages(), owner)
             }
             Err(_) => Err(NoRoom),
@@ -235,10 +238,19 @@ impl MemoryTier {
         StagedBuffer { counted: pages.footprint() as u64, pages: Some(pages), staged }
     }
 
-    /// A buffer that this tier handed out, trimmed to what is in it.
-    fn take_back(&self, buffer: Box<dyn Buffer>) -> Result<PageBuffer, Refusal> {
-        let mut buffer = buffer.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full)?;
-        if buffer.trim() { Ok(buffer.into_pages()) } else { Err(Refusal::Full) }
+    /// A buffer that this tier handed out, trimmed to what is in it; a copy, where somebody shares it still.
+    fn take_back(&self, filled: Filled) -> Result<StagedBuffer, Refusal> {
+        let mut buffer = match filled.into_buffer() {
+            Ok(buffer) => *buffer.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full)?,
+            Err(shared) => self.copied(&shared.payload())?,
+        };
+        if buffer.trim() { Ok(buffer) } else { Err(Refusal::Full) }
+    }
+
+    fn copied(&self, payload: &Payload) -> Result<StagedBuffer, NoRoom> {
+        let mut pages = self.counted(self.store.stage(payload.len())?);
+        payload.pieces().for_each(|piece| store::fill(pages.pages_mut(), piece));
+        Ok(pages)
     }
 }
 
@@ -331,8 +343,14 @@ impl Tier for MemoryTier {
         Reply::Ready(self.find_plain(Kind::Page, &layout::page_name(page), 0, usize::MAX))
     }
 
-    fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Payload>> {
-        Reply::Ready(self.find_plain(Kind::Chunk, &layout::chunk_name(chunk), from as usize, to as usize))
+    fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Part>> {
+        let name = layout::chunk_name(chunk);
+        Reply::Ready(self.find_plain(Kind::Chunk, &name, from as usize, to as usize).map(Part::from))
+    }
+
+    /// There is no faster tier that could keep it.
+    fn chunk_whole(&self, _: &ChunkRef) -> Reply<'_, Lookup<Filled>> {
+        Reply::Ready(Lookup::Miss)
     }
 
     fn has_chunk(&self, chunk: &ChunkRef) -> Reply<'_, bool> {
@@ -347,22 +365,11 @@ impl Tier for MemoryTier {
         self.promises.largest()
     }
 
-    fn buffer(&self, len: usize) -> Reply<'_, Result<Box<dyn Buffer>, Refusal>> {
-        let buffer = self.store.stage(len).map(|pages| Box::new(self.counted(pages)) as Box<dyn Buffer>);
-        self.after_growth();
-        Reply::Ready(buffer.map_err(|NoRoom| Refusal::Full))
-    }
-
-    fn stage(&self, chunk: ChunkRef, data: Box<dyn Buffer>) -> Reply<'_, Result<Staged, Refusal>> {
+    fn stage(&self, chunk: ChunkRef, data: Filled) -> Reply<'_, Result<Staged, Refusal>> {
         let here = self.store.get_owned(Kind::Chunk, &layout::chunk_name(&chunk));
         let staged = match here {
             Some(record) => Ok(StagedChunk::Here(record)),
-            None => data.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full).and_then(
-                |mut buffer| {
-                    let trimmed = buffer.pages_mut().trim();
-                    trimmed.then_some(StagedChunk::Fresh(*buffer)).ok_or(Refusal::Full)
-                },
-            ),
+            None => self.take_back(data).map(StagedChunk::Fresh),
         };
         Reply::Ready(staged.map(|hold| Staged { chunk, hold: Box::new(hold) }))
     }
@@ -376,16 +383,39 @@ impl Tier for MemoryTier {
         Reply::Ready(self.commit_now(key, meta, body))
     }
 
-    fn remove(&self, key: &Key) -> Reply<'_, bool> {
+    fn remove<'a>(&'a self, key: &'a Key) -> Reply<'a, Result<bool, Refusal>> {
         let now_ms = self.clock.now_ms();
         self.store.expire(key.as_bytes(), now_ms);
         let removed = self.store.remove(key.as_bytes(), |_| true);
         self.wake();
-        Reply::Ready(removed)
+        Reply::Ready(Ok(removed))
+    }
+
+    fn keep_chunk(&self, chunk: &ChunkRef, data: Filled) -> Option<Payload> {
+        let kept = self.store.keep_chunk(chunk, self.take_back(data).ok()?.into_pages());
+        self.after_growth();
+        kept.ok()?;
+        let name = layout::chunk_name(chunk);
+        match self.find_plain(Kind::Chunk, &name, 0, chunk.len as usize) {
+            Lookup::Hit(bytes) => Some(bytes),
+            Lookup::Miss | Lookup::Busy => None,
+        }
+    }
+
+    fn keep_page(&self, page: &PageRef, digests: &[u8]) {
+        let _ = self.store.put_page(page, digests);
     }
 
     fn usage(&self) -> Usage {
         self.store.usage()
+    }
+}
+
+impl Buffers for MemoryTier {
+    fn buffer(&self, len: usize) -> Option<Box<dyn Buffer>> {
+        let buffer = self.store.stage(len).ok().map(|pages| Box::new(self.counted(pages)) as Box<dyn Buffer>);
+        self.after_growth();
+        buffer
     }
 }
 

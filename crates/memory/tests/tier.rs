@@ -10,9 +10,10 @@ use elcache_core::budget::Budget;
 use elcache_core::clock::ManualClock;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
-use elcache_core::tier::{ChunkRef, Lookup, NewBody, Owner, PageRef, Refusal, Reply, Root, Tier};
+use elcache_core::payload::{Buffers, Filled, Payload};
+use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply, Root, Tier};
 use elcache_core::tree::CHUNK_SIZE;
-use elcache_core::value::{KeptHeaders, Metadata, Version};
+use elcache_core::value::{Metadata, Version};
 use elcache_memory::{MemoryConfig, MemoryTier};
 use parking_lot::Mutex;
 
@@ -24,6 +25,11 @@ struct Node {
     tier: Arc<MemoryTier>,
     clock: Arc<ManualClock>,
     sequence: AtomicU64,
+}
+
+/// The bytes of a value that lies in one piece.
+fn data(root: Root) -> Option<Payload> {
+    if let Body::Here(data) = root.body { Some(data) } else { None }
 }
 
 /// A value in chunks, as whoever wrote it knows it.
@@ -43,17 +49,7 @@ impl Node {
 
     fn meta(&self, size: u64) -> Metadata {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        Metadata {
-            size,
-            digest: Digest([0; 32]),
-            version: Version { view: 0, sequence },
-            modified_ms: START_MS,
-            expires_ms: None,
-            flags: 0,
-            operation: None,
-            created: true,
-            headers: KeptHeaders::default(),
-        }
+        Metadata::new(size, Digest([0; 32]), Version { view: 0, sequence }, START_MS)
     }
 
     fn put(&self, key: &Key, bytes: &[u8]) -> Result<(), Refusal> {
@@ -69,7 +65,7 @@ impl Node {
     }
 
     fn read(&self, key: &Key) -> Option<Bytes> {
-        Some(self.root(key)?.data?.to_contiguous())
+        Some(data(self.root(key)?)?.to_contiguous())
     }
 
     /// Stores a value of these chunks, each named and filled by its number.
@@ -82,14 +78,14 @@ impl Node {
         };
         let chunks: Vec<_> = contents.iter().enumerate().map(chunk).collect();
         let staged = chunks.iter().map(|&chunk| {
-            let mut buffer = now(self.tier.buffer(CHUNK_LEN)).unwrap();
+            let mut buffer = self.tier.buffer(CHUNK_LEN).unwrap();
             while !buffer.space().is_empty() {
                 let space = buffer.space();
                 space.fill(chunk.digest.0[0]);
                 let count = space.len();
                 buffer.advance(count);
             }
-            now(self.tier.stage(chunk, buffer)).unwrap()
+            now(self.tier.stage(chunk, Filled::new(buffer, Vec::new()))).unwrap()
         });
         let pages = vec![chunks.iter().flat_map(|chunk| chunk.digest.0).collect::<Vec<_>>().into()];
         let body = NewBody::Chunks { staged: staged.collect(), pages };
@@ -112,7 +108,9 @@ impl Node {
 
     /// Whether a chunk's bytes are what was stored.
     fn is_right(&self, chunk: &ChunkRef) -> bool {
-        let Lookup::Hit(payload) = now(self.tier.chunk(chunk, 0, chunk.len)) else { return false };
+        let Lookup::Hit(Part { bytes: payload, .. }) = now(self.tier.chunk(chunk, 0, chunk.len)) else {
+            return false;
+        };
         payload.len() == CHUNK_LEN
             && payload.pieces().all(|piece| piece.iter().all(|&b| b == chunk.digest.0[0]))
     }
@@ -150,7 +148,7 @@ fn a_replaced_value_is_new_for_who_asks_and_old_for_who_reads() {
     let node = Node::new(64 << 20);
     let key = key("replaced");
     node.put(&key, &[1; 50_000]).unwrap();
-    let old = node.root(&key).unwrap().data.unwrap();
+    let old = data(node.root(&key).unwrap()).unwrap();
     node.put(&key, &[2; 10]).unwrap();
     assert_eq!(node.read(&key).unwrap(), [2; 10][..]);
     assert_eq!(old.to_contiguous(), [1; 50_000][..]);
@@ -175,11 +173,11 @@ fn a_chunk_that_two_values_share_goes_with_the_second() {
     let one = node.payload_bytes();
     let second = node.put_large(&key("second"), &[1, 2, 4]);
     assert!(node.payload_bytes() < one + 2 * CHUNK_LEN as u64, "the shared chunks are stored once");
-    assert!(now(node.tier.remove(&first.key)));
+    assert!(now(node.tier.remove(&first.key)).unwrap());
     eventually("the chunk of the first value alone is dropped", || !node.has(&first.chunks[2]));
     assert!(second.chunks.iter().all(|chunk| node.is_right(chunk)));
     assert!(!node.has_page(&first) && node.has_page(&second));
-    assert!(now(node.tier.remove(&second.key)));
+    assert!(now(node.tier.remove(&second.key)).unwrap());
     eventually("nothing is left", || node.chunks_here(&second) == 0);
     eventually("its memory is given back", || node.payload_bytes() == 0);
     assert_eq!(node.tier.store().used_bytes(), 0);
@@ -277,10 +275,10 @@ fn what_uploads_hold_evicts_values_and_counts_as_used() {
     for number in 0..3000 {
         node.put(&key(format!("{number}")), &[1; 10_000]).unwrap();
     }
-    let held: Vec<_> = (0..6).map(|_| now(node.tier.buffer(4 << 20)).unwrap()).collect();
+    let held: Vec<_> = (0..6).map(|_| node.tier.buffer(4 << 20).unwrap()).collect();
     assert!(node.tier.store().used_bytes() >= 24 << 20);
     assert!(node.payload_bytes() <= 32 << 20);
-    assert!(now(node.tier.buffer(16 << 20)).is_err(), "there is no more, and no value can make room");
+    assert!(node.tier.buffer(16 << 20).is_none(), "there is no more, and no value can make room");
     drop(held);
     eventually("what was held is free", || node.tier.store().used_bytes() < 16 << 20);
 }
@@ -310,13 +308,14 @@ fn readers_see_whole_values_while_others_replace_delete_and_evict_them() {
                         }
                         2 => {
                             let _write = write.lock();
-                            now(node.tier.remove(key));
+                            now(node.tier.remove(key)).unwrap();
                         }
                         3 if step % 50 == 0 && seed == 1 => drop(node.put_large(large, &[n as u8, 200])),
                         _ => {
                             let Some(root) = node.root(key) else { continue };
-                            let data = root.data.unwrap();
-                            assert_eq!(data.len() as u64, root.meta.size);
+                            let size = root.meta.size;
+                            let data = data(root).unwrap();
+                            assert_eq!(data.len() as u64, size);
                             let right = n as u8 ^ (data.len() % 251) as u8;
                             assert!(data.pieces().all(|piece| piece.iter().all(|&byte| byte == right)));
                         }
@@ -326,9 +325,9 @@ fn readers_see_whole_values_while_others_replace_delete_and_evict_them() {
         }
     });
     for (key, _) in &keys {
-        now(node.tier.remove(key));
+        now(node.tier.remove(key)).unwrap();
     }
-    now(node.tier.remove(&large));
+    now(node.tier.remove(&large)).unwrap();
     eventually("everything is given back", || node.payload_bytes() == 0);
     assert_eq!(node.tier.store().used_bytes(), 0);
     assert_eq!(node.tier.usage().entries, 0);

@@ -76,7 +76,8 @@ impl Node {
         let memory = MemoryTier::new(memory_config(config), &budget, clock.clone(), seed)
             .map_err(|error| StartError(format!("memory.max_size {}: {error}", config.memory.max_size)))?;
         let tiers: Vec<Arc<dyn Tier>> = vec![memory.clone()];
-        let engine = Engine::new(EngineConfig::default(), tiers, clock, budget, Arc::clone(&metrics));
+        let engine =
+            Engine::new(EngineConfig::default(), tiers, memory.clone(), clock, budget, Arc::clone(&metrics));
         let http = http_config(config);
         http.validate()
             .map_err(|wrong| StartError(format!("the limits of HTTP are out of range: {wrong:?}")))?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elcache_core::budget::Budget;
 use elcache_core::digest::Digest;
-use elcache_core::value::{KeptHeaders, Metadata, Version};
+use elcache_core::value::{Metadata, Version};
 use elcache_memory::{Store, StoreConfig};
 
 /// A key.
@@ -58,17 +58,7 @@ impl Lookups for ElCache {
 }
 
 fn metadata() -> Metadata {
-    Metadata {
-        size: VALUE_LEN as u64,
-        digest: Digest([0; 32]),
-        version: Version { view: 0, sequence: 1 },
-        modified_ms: 1,
-        expires_ms: None,
-        flags: 0,
-        operation: None,
-        created: true,
-        headers: KeptHeaders::default(),
-    }
+    Metadata::new(VALUE_LEN as u64, Digest([0; 32]), Version { view: 0, sequence: 1 }, 1)
 }
 
 pub(crate) struct Moka(moka::sync::Cache<Name, Bytes>);

@@ -19,6 +19,7 @@ const FLAGS: u8 = 4;
 const OPERATION: u8 = 8;
 const HEADERS: u8 = 16;
 const CREATED: u8 = 32;
+const NO_MEMORY: u8 = 64;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -177,7 +178,8 @@ pub(crate) fn encode_plain(
             | bit(meta.flags != 0, FLAGS)
             | bit(meta.operation.is_some(), OPERATION)
             | bit(!headers.is_empty(), HEADERS)
-            | bit(meta.created, CREATED),
+            | bit(meta.created, CREATED)
+            | bit(meta.no_memory, NO_MEMORY),
     );
     out.put_u16_le(name.len() as u16);
     out.put_u32_le(payload_len);
@@ -243,9 +245,15 @@ impl<'a> Plain<'a> {
                 KeptHeaders::from_bytes(Bytes::copy_from_slice(take(rest, len)?)).ok_or(Damaged)?
             }
         };
-        let created = fields & CREATED != 0;
-        let meta =
-            Metadata { size, digest, version, modified_ms, expires_ms, flags, operation, created, headers };
+        let meta = Metadata {
+            expires_ms,
+            flags,
+            operation,
+            created: fields & CREATED != 0,
+            no_memory: fields & NO_MEMORY != 0,
+            headers,
+            ..Metadata::new(size, digest, version, modified_ms)
+        };
         Ok((Self { kind, name, meta, payload_len, batch }, extent))
     }
 }
@@ -307,7 +315,7 @@ pub(crate) mod tests {
     prop_compose! {
         pub(crate) fn metadata()(
             size: u64, digest: [u8; 32], view: u64, sequence: u64, modified_ms: u64,
-            expires_ms: Option<u64>, flags in prop_oneof![Just(0), any::<u32>()], created: bool,
+            expires_ms: Option<u64>, flags in prop_oneof![Just(0), any::<u32>()], created: bool, no_memory: bool,
             operation in proptest::option::of(proptest::collection::vec(any::<u8>(), 1..=64)),
             headers in proptest::collection::vec(("[a-z-]{1,20}", proptest::collection::vec(any::<u8>(), 0..50)), 0..4),
         ) -> Metadata {
@@ -315,7 +323,8 @@ pub(crate) mod tests {
             headers.iter().for_each(|(name, value)| builder.push(name, value).unwrap());
             Metadata {
                 size, digest: Digest(digest), version: Version { view, sequence }, modified_ms, expires_ms, flags,
-                operation: operation.and_then(OperationId::new), created, headers: builder.finish(),
+                operation: operation.and_then(OperationId::new), created, no_memory, no_disk: false,
+                headers: builder.finish(),
             }
         }
     }

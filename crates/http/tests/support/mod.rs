@@ -11,9 +11,9 @@ use bytes::Bytes;
 use elcache_core::budget::Budget;
 use elcache_core::clock::{Clock, SystemClock};
 use elcache_core::key::Key;
-use elcache_core::payload::{Buffer, Payload};
+use elcache_core::payload::{Filled, Payload};
 use elcache_core::tier::{
-    ChunkRef, Hold, Lookup, NewBody, PageRef, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
+    ChunkRef, Hold, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::value::Metadata;
 use elcache_engine::{Engine, EngineConfig};
@@ -48,7 +48,7 @@ impl Tier for Lossy {
         self.inner.page(page)
     }
 
-    fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Payload>> {
+    fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Part>> {
         if chunk.number >= self.unreadable_from.load(Ordering::Relaxed) {
             return Reply::Ready(Lookup::Miss);
         }
@@ -70,11 +70,11 @@ impl Tier for Lossy {
         self.inner.largest_admission()
     }
 
-    fn buffer(&self, len: usize) -> Reply<'_, Result<Box<dyn Buffer>, Refusal>> {
-        self.inner.buffer(len)
+    fn chunk_whole(&self, chunk: &ChunkRef) -> Reply<'_, Lookup<Filled>> {
+        self.inner.chunk_whole(chunk)
     }
 
-    fn stage(&self, chunk: ChunkRef, data: Box<dyn Buffer>) -> Reply<'_, Result<Staged, Refusal>> {
+    fn stage(&self, chunk: ChunkRef, data: Filled) -> Reply<'_, Result<Staged, Refusal>> {
         self.inner.stage(chunk, data)
     }
 
@@ -87,8 +87,16 @@ impl Tier for Lossy {
         self.inner.commit(key, meta, body)
     }
 
-    fn remove(&self, key: &Key) -> Reply<'_, bool> {
+    fn remove<'a>(&'a self, key: &'a Key) -> Reply<'a, Result<bool, Refusal>> {
         self.inner.remove(key)
+    }
+
+    fn keep_chunk(&self, chunk: &ChunkRef, data: Filled) -> Option<Payload> {
+        self.inner.keep_chunk(chunk, data)
+    }
+
+    fn keep_page(&self, page: &PageRef, digests: &[u8]) {
+        self.inner.keep_page(page, digests);
     }
 
     fn usage(&self) -> Usage {
@@ -115,6 +123,7 @@ impl Node {
         let budget = Budget::new(256 << 20);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let inner = MemoryTier::new(MemoryConfig::default(), &budget, Arc::clone(&clock), 1).unwrap();
+        let buffers = Arc::clone(&inner);
         let tier = Arc::new(Lossy {
             inner,
             gone_from: AtomicU64::new(u64::MAX),
@@ -122,8 +131,14 @@ impl Node {
         });
         let metrics = Metrics::new();
         let tiers: Vec<Arc<dyn Tier>> = vec![Arc::clone(&tier) as _];
-        let engine =
-            Engine::new(EngineConfig::default(), tiers, clock, Arc::clone(&budget), Arc::clone(&metrics));
+        let engine = Engine::new(
+            EngineConfig::default(),
+            tiers,
+            buffers,
+            clock,
+            Arc::clone(&budget),
+            Arc::clone(&metrics),
+        );
         let app = App::new(engine, metrics, config);
         app.health().set(State::Healthy);
         let listener = Server::bind("127.0.0.1:0".parse().unwrap()).unwrap();

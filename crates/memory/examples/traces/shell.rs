@@ -5,7 +5,7 @@
 
 use elcache_core::budget::Budget;
 use elcache_core::digest::Digest;
-use elcache_core::value::{KeptHeaders, Metadata, Version};
+use elcache_core::value::{Metadata, Version};
 use elcache_memory::{Store, StoreConfig};
 
 use crate::replay::SharedReplay;
@@ -66,15 +66,5 @@ impl SharedReplay for Shell {
 }
 
 fn metadata() -> Metadata {
-    Metadata {
-        size: 0,
-        digest: Digest([0; 32]),
-        version: Version { view: 0, sequence: 1 },
-        modified_ms: 1,
-        expires_ms: None,
-        flags: 0,
-        operation: None,
-        created: true,
-        headers: KeptHeaders::default(),
-    }
+    Metadata::new(0, Digest([0; 32]), Version { view: 0, sequence: 1 }, 1)
 }

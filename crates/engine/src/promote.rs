@@ -1,0 +1,80 @@
+//! Bytes on their way from a slower tier into the fastest.
+
+use std::sync::Arc;
+
+use elcache_core::payload::{Filled, Payload};
+use elcache_core::tier::{Apart, ChunkRef, Lookup, NewBody, Owner, Tier};
+
+use crate::engine::Engine;
+use crate::flights::{Read, Target};
+use crate::outcome::Value;
+
+impl Engine {
+    /// The fastest tier, if it may have a copy of what a slower one gave.
+    fn keeper(&self, value: &Value) -> Option<&Arc<dyn Tier>> {
+        self.tiers().first().filter(|tier| tier.name() < value.tier && !value.meta.no_memory)
+    }
+
+    /// Keeps a copy of a value, or of the root of a larger one, that a slower tier has just given.
+    pub(crate) fn promote(&self, value: &Value) {
+        let Some(memory) = self.keeper(value) else { return };
+        let inline = value.inline().map(Payload::to_contiguous);
+        match &inline {
+            Some(bytes) => self.keep(memory, value, NewBody::Borrowed(bytes)),
+            None if value.owner().is_some() => self.keep(memory, value, NewBody::Elsewhere),
+            None => {}
+        }
+    }
+
+    /// A chunk as a whole, from a slower tier. A copy stays in the fastest.
+    pub(crate) async fn fetch_chunk(&self, chunk: &ChunkRef) -> Lookup<Read> {
+        let read = async {
+            let mut busy = false;
+            for tier in self.tiers().iter().skip(1) {
+                match tier.chunk_whole(chunk).get().await {
+                    Lookup::Hit(data) => {
+                        let bytes = match self.tiers().first() {
+                            Some(memory) => memory.keep_chunk(chunk, data),
+                            None => Some(data.payload()),
+                        };
+                        return bytes
+                            .map_or(Lookup::Busy, |bytes| Lookup::Hit(Read { bytes, tier: tier.name() }));
+                    }
+                    Lookup::Miss => {}
+                    Lookup::Busy => busy = true,
+                }
+            }
+            if busy { Lookup::Busy } else { Lookup::Miss }
+        };
+        self.flights.join(Target::Chunk(chunk.digest), read).await
+    }
+
+    /// A value of at most one chunk as a whole, from a slower tier. A copy stays in the fastest, if that may have it.
+    pub(crate) async fn fetch_value(&self, value: &Value, apart: &Arc<dyn Apart>) -> Lookup<Read> {
+        let owner = Owner { key: value.key.hash(), version: value.meta.version };
+        let read = async {
+            let whole = apart.read_whole().get().await;
+            whole.map(|data| {
+                let bytes = data.payload();
+                if let Some(memory) = self.keeper(value) {
+                    self.keep(memory, value, NewBody::Filled(data));
+                }
+                Read { bytes, tier: value.tier }
+            })
+        };
+        self.flights.join(Target::Value(owner), read).await
+    }
+
+    /// Keeps a copy of a chunk whose home has it.
+    pub(crate) fn keep_chunk(&self, chunk: &ChunkRef, data: Filled) {
+        if let Some(memory) = self.tiers().first() {
+            memory.keep_chunk(chunk, data);
+        }
+    }
+
+    /// A copy that finds no room, or that a write has overtaken, is no loss.
+    fn keep(&self, memory: &Arc<dyn Tier>, value: &Value, body: NewBody<'_>) {
+        let kept = || memory.commit(&value.key, &value.meta, body).now();
+        self.order.if_unchanged(&value.key, value.stamp, kept);
+    }
+}
