@@ -3,6 +3,8 @@
 //! The format on disk is described in `docs/disk-format.md`, which is the authority.
 //!
 //! # Layout
+//! - `index`: where the newest record of each name lies, in memory.
 //! - `io`: what is asked of the operating system, as one trait, and the two engines behind it.
 
+mod index;
 pub mod io;
