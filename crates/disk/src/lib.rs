@@ -4,7 +4,9 @@
 //!
 //! # Layout
 //! - `format`: what stands on the disk, as functions between bytes and types.
+//! - `index`: where the newest record of each name lies, in memory.
 //! - `io`: what is asked of the operating system, as one trait, and the two engines behind it.
 
 mod format;
+mod index;
 pub mod io;

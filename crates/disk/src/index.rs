@@ -1,0 +1,270 @@
+//! Where the newest record of each name lies: the index of the disk tier, in memory.
+//!
+//! About 40 bytes an entry, at every moment: the tables of the stripes grow entry by entry, in steps of a few KiB, and
+//! shrink again. All of it is in the budget. With two buckets for each entry it would be 44 bytes, and look-ups among
+//! ten million a fifth faster; next to what a disk takes, that is nothing.
+//!
+//! # Layout
+//! - this file: the operations, each under the lock of the name's stripe;
+//! - [`entry`]: entries, and how they are packed;
+//! - `stripe`: a hash table that grows without a pause;
+//! - `segments`: arrays that never move;
+//! - `generations`: what is live in each generation;
+//! - [`sweep`]: going round all entries, a few at a time.
+//!
+//! # Invariants
+//! - What lies below the floor is absent for every operation, whether or not its node has been freed.
+//! - Whoever holds a stripe's lock takes no other stripe's; the lock of the generations is always the innermost.
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), expect(dead_code, reason = "the store above it comes next"))]
+
+pub(crate) mod entry;
+mod generations;
+mod segments;
+mod stripe;
+pub(crate) mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::ops::DerefMut;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use elcache_core::budget::{Budget, Taken};
+use parking_lot::{Mutex, MutexGuard};
+
+use entry::{Entry, HOT, Name, Packed, Place};
+use generations::Generations;
+pub(crate) use generations::Live;
+use stripe::{Mixer, PRELOAD, Stripe};
+
+const STRIPE_BITS: u32 = 6;
+
+/// Why an entry was not taken. Nothing has changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The budget has no room.
+    Full,
+    /// The entry cannot be packed: see [`entry::InFile`].
+    OutOfRange,
+}
+
+/// The index. Everything is for many threads at once.
+pub(crate) struct Index {
+    mixer: Mixer,
+    stripe_bits: u32,
+    stripes: Box<[Padded]>,
+    /// Entries of older generations are absent. A copy of what [`Generations`] has, for those who do not hold its
+    /// lock: whoever reads an older value acts as if before the floor rose.
+    floor: AtomicU32,
+    generations: Mutex<Generations>,
+    /// For the stripes themselves.
+    taken: Taken,
+}
+
+/// Keeps neighbours' locks out of each other's cache lines.
+#[repr(align(64))]
+struct Padded(Mutex<Stripe>);
+
+/// A name's stripe, locked, and what is there.
+struct Spot<S> {
+    stripe: S,
+    hash: u64,
+    node: Option<usize>,
+    /// What is in the node, unless it is below the floor.
+    entry: Option<Entry>,
+}
+
+impl Index {
+    /// An empty index. Chains cannot be made long by who does not know the seed.
+    pub(crate) fn new(seed: u64, budget: &Arc<Budget>) -> Result<Self, Refused> {
+        Self::with_stripes(seed, budget, STRIPE_BITS)
+    }
+
+    fn with_stripes(seed: u64, budget: &Arc<Budget>, stripe_bits: u32) -> Result<Self, Refused> {
+        let mixer = Mixer::new(seed);
+        let take = |bytes: usize| budget.take(bytes as u64).ok_or(Refused::Full);
+        let stripe = |_| Ok(Padded(Mutex::new(Stripe::new(mixer, take(0)?))));
+        Ok(Self {
+            mixer,
+            stripe_bits,
+            taken: take(size_of::<Padded>() << stripe_bits)?,
+            stripes: (0..1 << stripe_bits).map(stripe).collect::<Result<_, _>>()?,
+            floor: AtomicU32::new(0),
+            generations: Mutex::new(Generations::new(take(0)?)),
+        })
+    }
+
+    /// What is known of a name.
+    pub(crate) fn get(&self, name: &Name) -> Option<Entry> {
+        self.find(name).entry
+    }
+
+    /// Marks a name as used, if it is still at this place.
+    pub(crate) fn touch(&self, name: &Name, place: &Place) -> bool {
+        self.find(name).at(place).map(Packed::set_used).is_some()
+    }
+
+    /// Adds to a name's heat, if it is still at this place. Whether it has reached [`HOT`], now or earlier.
+    pub(crate) fn warm(&self, name: &Name, place: &Place, by: u8) -> bool {
+        self.find(name).at(place).is_some_and(|packed| {
+            packed.warm(by);
+            packed.heat() == HOT
+        })
+    }
+
+    /// Sets what is known of a name and gives back what was known before. An entry below the floor is gone at once.
+    pub(crate) fn put(&self, name: &Name, entry: &Entry) -> Result<Option<Entry>, Refused> {
+        let spot = self.find(name);
+        let before = spot.entry;
+        self.store(spot, name, entry).map(|()| before)
+    }
+
+    /// Sets what is known of a name of which nothing is known; whether that was so and the entry is not below the
+    /// floor. Recovery runs from the newest record to the oldest, so the first one wins. (And
+    /// after a refusal it has to stop: an older record of the same name would be taken for the newest.)
+    pub(crate) fn put_if_absent(&self, name: &Name, entry: &Entry) -> Result<bool, Refused> {
+        self.store_if_absent(self.find(name), name, entry)
+    }
+
+    /// [`Index::put_if_absent`] for many, the first ones first; how many were new. Faster than one by one, from a few
+    /// thousand on. When it is refused, some of them are there and some are not.
+    pub(crate) fn put_batch_if_absent(&self, batch: &[(Name, Entry)]) -> Result<usize, Refused> {
+        let mut new = 0;
+        let mut sorted: Vec<_> = batch.iter().map(|item| (self.mixer.hash(&item.0), item)).collect();
+        sorted.sort_by_key(|&(hash, _)| self.stripe_of(hash));
+        for same in sorted.chunk_by(|a, b| self.stripe_of(a.0) == self.stripe_of(b.0)) {
+            for few in same.chunks(PRELOAD) {
+                let mut stripe = self.lock(self.stripe_of(few[0].0));
+                stripe.preload(few.iter().map(|item| item.0));
+                for &(hash, (name, entry)) in few {
+                    let spot = self.look(&mut *stripe, hash, name);
+                    new += usize::from(self.store_if_absent(spot, name, entry)?);
+                }
+            }
+        }
+        Ok(new)
+    }
+
+    /// Sets what is known of a name if it is at this place still; whether it was.
+    pub(crate) fn replace_if(&self, name: &Name, expected: &Place, entry: &Entry) -> Result<bool, Refused> {
+        let spot = self.find(name);
+        if spot.entry.is_none_or(|there| there.place != *expected) {
+            return Ok(false);
+        }
+        self.store(spot, name, entry).map(|()| true)
+    }
+
+    /// Forgets a name and gives back what was known of it.
+    pub(crate) fn remove(&self, name: &Name) -> Option<Entry> {
+        self.take_out(self.find(name))
+    }
+
+    /// Forgets a name if it is at this place still; whether it was.
+    pub(crate) fn remove_if(&self, name: &Name, place: &Place) -> bool {
+        let spot = self.find(name);
+        spot.entry.is_some_and(|there| there.place == *place) && self.take_out(spot).is_some()
+    }
+
+    /// Makes entries of all generations before this one absent. The floor never falls.
+    pub(crate) fn set_floor(&self, generation: u32) {
+        let mut generations = self.generations.lock();
+        let floor = generations.raise(generation);
+        self.floor.store(floor, Ordering::Release);
+    }
+
+    /// What there is above the floor.
+    pub(crate) fn total(&self) -> Live {
+        self.generations.lock().total()
+    }
+
+    /// What there is in one generation.
+    pub(crate) fn live(&self, generation: u32) -> Live {
+        self.generations.lock().live(generation)
+    }
+
+    /// Bytes taken from the budget.
+    pub(crate) fn bytes(&self) -> u64 {
+        let stripes: u64 = self.stripes.iter().map(|stripe| stripe.0.lock().bytes()).sum();
+        self.taken.bytes() + stripes + self.generations.lock().bytes()
+    }
+
+    fn find(&self, name: &Name) -> Spot<MutexGuard<'_, Stripe>> {
+        let hash = self.mixer.hash(name);
+        self.look(self.lock(self.stripe_of(hash)), hash, name)
+    }
+
+    /// The highest bits; a stripe's buckets are chosen by the lowest.
+    fn stripe_of(&self, hash: u64) -> usize {
+        hash.checked_shr(u64::BITS - self.stripe_bits).unwrap_or(0) as usize
+    }
+
+    fn lock(&self, stripe: usize) -> MutexGuard<'_, Stripe> {
+        self.stripes[stripe].0.lock()
+    }
+
+    fn look<S: DerefMut<Target = Stripe>>(&self, stripe: S, hash: u64, name: &Name) -> Spot<S> {
+        let node = stripe.find(hash, name);
+        let entry = node.map(|node| stripe.node(node).packed.unpack()).filter(|entry| !self.is_stale(entry));
+        Spot { stripe, hash, node, entry }
+    }
+
+    fn is_stale(&self, entry: &Entry) -> bool {
+        entry.place.generation < self.floor.load(Ordering::Acquire)
+    }
+
+    fn store_if_absent<S: DerefMut<Target = Stripe>>(
+        &self,
+        spot: Spot<S>,
+        name: &Name,
+        entry: &Entry,
+    ) -> Result<bool, Refused> {
+        if spot.entry.is_some() || self.is_stale(entry) {
+            return Ok(false);
+        }
+        self.store(spot, name, entry).map(|()| true)
+    }
+
+    fn store<S: DerefMut<Target = Stripe>>(
+        &self,
+        mut spot: Spot<S>,
+        name: &Name,
+        entry: &Entry,
+    ) -> Result<(), Refused> {
+        let packed = Packed::pack(entry).ok_or(Refused::OutOfRange)?;
+        if self.is_stale(entry) {
+            self.take_out(spot);
+            return Ok(());
+        }
+        let room = spot.node.is_some() || spot.stripe.reserve();
+        if !room || !self.generations.lock().change(spot.entry.as_ref(), Some(entry)) {
+            return Err(Refused::Full);
+        }
+        match spot.node {
+            Some(node) => *spot.stripe.packed_mut(node) = packed,
+            None => spot.stripe.push(spot.hash, *name, packed),
+        }
+        Ok(())
+    }
+
+    /// Frees the node, also one that is below the floor.
+    fn take_out<S: DerefMut<Target = Stripe>>(&self, mut spot: Spot<S>) -> Option<Entry> {
+        let node = spot.node?;
+        let entry = spot.stripe.node(node).packed.unpack();
+        self.free(&mut spot.stripe, node, &entry);
+        spot.entry
+    }
+
+    fn free(&self, stripe: &mut Stripe, node: usize, entry: &Entry) {
+        stripe.remove(node);
+        self.generations.lock().change(Some(entry), None);
+    }
+}
+
+impl<S: DerefMut<Target = Stripe>> Spot<S> {
+    /// What is there, if it is at this place.
+    fn at(&mut self, place: &Place) -> Option<&mut Packed> {
+        self.entry.filter(|entry| entry.place == *place)?;
+        self.node.map(|node| self.stripe.packed_mut(node))
+    }
+}

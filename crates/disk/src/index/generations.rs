@@ -1,0 +1,155 @@
+//! What is live in each generation of the log: counted at every change, so that it is exact after the floor rises.
+
+use std::collections::VecDeque;
+
+use elcache_core::budget::Taken;
+
+use super::entry::Entry;
+
+/// Generations for which room is made at once.
+const STEP: usize = 64;
+
+/// What the index leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Live {
+    /// Entries of every kind.
+    pub(crate) entries: u64,
+    /// Of these, what clients stored under a key.
+    pub(crate) values: u64,
+    /// Lengths of all their records.
+    pub(crate) bytes: u64,
+}
+
+impl Live {
+    fn of(entry: &Entry) -> Self {
+        Self { entries: 1, values: u64::from(entry.kind.is_value()), bytes: entry.place.bytes() }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.values += other.values;
+        self.bytes += other.bytes;
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.entries -= other.entries;
+        self.values -= other.values;
+        self.bytes -= other.bytes;
+    }
+}
+
+struct Row {
+    generation: u32,
+    live: Live,
+}
+
+/// Rows in the order of their generations, none of them empty: generations may be any numbers, and still take no more
+/// room than entries do.
+pub(super) struct Generations {
+    floor: u32,
+    total: Live,
+    rows: VecDeque<Row>,
+    taken: Taken,
+}
+
+impl Generations {
+    /// Nothing is live; room is taken from the same budget as `taken`.
+    pub(super) fn new(taken: Taken) -> Self {
+        Self { floor: 0, total: Live::default(), rows: VecDeque::new(), taken }
+    }
+
+    pub(super) fn total(&self) -> Live {
+        self.total
+    }
+
+    /// Bytes taken from the budget.
+    pub(super) fn bytes(&self) -> u64 {
+        self.taken.bytes()
+    }
+
+    pub(super) fn live(&self, generation: u32) -> Live {
+        self.row(generation)
+            .ok()
+            .and_then(|row| self.rows.get(row))
+            .map_or_else(Live::default, |row| row.live)
+    }
+
+    /// Counts one entry in another's place; false, and nothing changes, when the budget has no room. What is below
+    /// the floor does not count.
+    pub(super) fn change(&mut self, before: Option<&Entry>, after: Option<&Entry>) -> bool {
+        if !after.is_none_or(|entry| self.add(entry.place.generation, Live::of(entry))) {
+            return false;
+        }
+        if let Some(entry) = before {
+            self.subtract(entry.place.generation, Live::of(entry));
+        }
+        true
+    }
+
+    /// Raises the floor and forgets what is below it. Gives back the floor: it never falls.
+    pub(super) fn raise(&mut self, floor: u32) -> u32 {
+        self.floor = self.floor.max(floor);
+        while let Some(row) = self.rows.pop_front_if(|row| row.generation < floor) {
+            self.total.subtract(row.live);
+        }
+        self.shrink();
+        self.floor
+    }
+
+    fn add(&mut self, generation: u32, live: Live) -> bool {
+        if generation < self.floor {
+            return true;
+        }
+        let row = match self.row(generation) {
+            Ok(row) => row,
+            Err(row) if self.reserve() => {
+                self.rows.insert(row, Row { generation, live: Live::default() });
+                row
+            }
+            Err(_) => return false,
+        };
+        self.rows[row].live.add(live);
+        self.total.add(live);
+        true
+    }
+
+    fn subtract(&mut self, generation: u32, live: Live) {
+        let Ok(at) = self.row(generation) else { return };
+        let row = &mut self.rows[at].live;
+        row.subtract(live);
+        self.total.subtract(live);
+        if row.entries == 0 {
+            self.rows.remove(at);
+            self.shrink();
+        }
+    }
+
+    fn row(&self, generation: u32) -> Result<usize, usize> {
+        self.rows.binary_search_by_key(&generation, |row| row.generation)
+    }
+
+    fn reserve(&mut self) -> bool {
+        if self.rows.len() < self.rows.capacity() {
+            return true;
+        }
+        let room = self.taken.grow((STEP * size_of::<Row>()) as u64);
+        if room {
+            self.rows.reserve_exact(STEP);
+        }
+        room
+    }
+
+    fn shrink(&mut self) {
+        let room = self.rows.capacity();
+        if self.rows.len() + 2 * STEP <= room {
+            self.rows.shrink_to(self.rows.len() + STEP);
+            self.taken.shrink(((room - self.rows.capacity()) * size_of::<Row>()) as u64);
+        }
+    }
+
+    /// Heap bytes, counted from what is there.
+    #[cfg(test)]
+    pub(super) fn heap_bytes(&self) -> u64 {
+        (self.rows.capacity() * size_of::<Row>()) as u64
+    }
+}
