@@ -5,4 +5,6 @@
 //! # Layout
 //! - `io`: what is asked of the operating system, as one trait, and the two engines behind it.
 
+#![deny(unsafe_code)]
+
 pub mod io;
