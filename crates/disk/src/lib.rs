@@ -7,6 +7,8 @@
 //! - `index`: where the newest record of each name lies, in memory.
 //! - `io`: what is asked of the operating system, as one trait, and the two engines behind it.
 
+#![deny(unsafe_code)]
+
 mod format;
 mod index;
 pub mod io;

@@ -1,5 +1,27 @@
 //! What the disk tier asks of the operating system, as one trait: reads, writes and syncs of open files, which are
 //! begun and awaited, and what is done to files and directories as a whole, which blocks.
+//!
+//! # Layout
+//! - `uring`, `threads`: the engines. `start`: which of them runs.
+//! - `whole`: operations carried on until they are whole.
+//! - `blocks`: memory for direct I/O. `memory`: an operation's memory as runs of bytes.
+//! - `files`: what blocks. `answer`: how an operation's end reaches its caller.
+//! - `sim`: a device for tests, that knows what a loss of power leaves.
+
+mod answer;
+#[expect(unsafe_code, reason = "aligned memory")]
+mod blocks;
+mod files;
+mod memory;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod start;
+#[cfg(test)]
+mod tests;
+mod threads;
+#[expect(unsafe_code, reason = "the kernel is given addresses")]
+mod uring;
+mod whole;
 
 use std::io;
 use std::ops::Range;
@@ -8,9 +30,11 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::BytesMut as Blocks;
-
 use elcache_core::payload::{Buffer, Payload};
+
+pub use blocks::Blocks;
+pub use start::{Engine, Started, start};
+pub use whole::transfer;
 
 /// Offsets, lengths and addresses of operations on files opened for direct I/O are multiples of this.
 pub const BLOCK: usize = 4096;
@@ -120,6 +144,11 @@ pub trait Device: Send + Sync + 'static {
     /// Blocks for operations, at least `len` bytes and zeroed. They count against nothing: the device has a number of them, of
     /// small lengths, and takes others from the heap.
     fn blocks(&self, len: usize) -> Blocks;
+
+    /// As [`Device::blocks`], for what is read into: they hold whatever they held before.
+    fn room(&self, len: usize) -> Blocks {
+        self.blocks(len)
+    }
 
     /// Opens a file. Blocks.
     fn open(&self, path: &Path, how: Open) -> io::Result<Arc<File>>;

@@ -1,0 +1,309 @@
+//! A disk in memory, for tests: it knows what was written and what was synced, loses power, and fails as it is told to.
+//! What it does follows from its seed and from the order of the calls.
+//!
+//! Every directory exists. Without latency an operation has taken place when `submit` returns.
+
+mod content;
+mod disk;
+mod random;
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use self::disk::{Disk, Mark};
+use self::random::Random;
+use super::answer::answer;
+use super::{Action, BLOCK, Blocks, Device, Entry, File, Open, Operation, Pending, Space};
+
+/// What can be made to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// A sync of a file.
+    Sync,
+    /// [`Device::open`]; so for the others.
+    Open,
+    /// Room for a part of a file.
+    Allocate,
+    /// A new length.
+    Truncate,
+    /// The end of a file.
+    Remove,
+    /// A new name.
+    Rename,
+    /// Looking into a directory.
+    List,
+    /// A sync of names.
+    SyncDirectory,
+}
+
+/// How the device misbehaves from now on.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    /// How likely a read or write does only a part, at least one byte. On direct files it reads whole
+    /// blocks and writes whole sectors of 512 bytes.
+    pub short: f64,
+    /// How likely a read gives bytes of which one bit is turned around.
+    pub flipped: f64,
+    /// Operations take up to so long, each its own time, so that they end in another order. Needs a tokio runtime with time.
+    pub latency: Option<Duration>,
+    /// Bytes on the disk: files that would need more fail with [`io::ErrorKind::StorageFull`].
+    pub capacity: u64,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { short: 0.0, flipped: 0.0, latency: None, capacity: 1 << 40 }
+    }
+}
+
+/// The device.
+pub struct Sim {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    disk: Disk,
+    random: Random,
+    faults: Faults,
+    /// What fails: after so many more calls, with which error of the system.
+    failures: Vec<(Call, u64, i32)>,
+    /// Which file of the disk an open one is.
+    open: HashMap<u64, u64>,
+    is_off: bool,
+}
+
+impl Sim {
+    /// An empty disk.
+    pub fn new(seed: u64) -> Self {
+        Self::with(Disk::default(), seed)
+    }
+
+    fn with(disk: Disk, seed: u64) -> Self {
+        let random = Random::new(seed);
+        let (faults, failures, open) = (Faults::default(), Vec::new(), HashMap::new());
+        Self { state: Arc::new(Mutex::new(State { disk, random, faults, failures, open, is_off: false })) }
+    }
+
+    /// Sets how it misbehaves.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state.lock().faults = faults;
+    }
+
+    /// Lets the `nth` call of a kind from now fail, 0 being the next, with an error number of the system; once.
+    pub fn fail(&self, call: Call, nth: u64, errno: i32) {
+        self.state.lock().failures.push((call, nth, errno));
+    }
+
+    /// Turns around bits of a byte of a file behind everybody's back.
+    pub fn flip(&self, path: &Path, offset: u64, mask: u8) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let file = state.disk.find(path)?;
+        state.disk.flip(file, offset, mask);
+        Ok(())
+    }
+
+    /// The disk after a loss of power: of what was not synced, each write is there, is not, or is torn between sectors of 512
+    /// bytes, and each name is as before or as after. This device does nothing more.
+    pub fn power_cut(&self, seed: u64) -> Self {
+        let mut state = self.state.lock();
+        state.is_off = true;
+        Self::with(state.disk.after_power_cut(&mut Random::new(seed)), seed)
+    }
+
+    /// The disk after the process was killed: everything that was written is there. This device does nothing more.
+    pub fn kill(&self, seed: u64) -> Self {
+        let mut state = self.state.lock();
+        state.is_off = true;
+        Self::with(state.disk.after_kill(), seed)
+    }
+
+    fn call(&self, call: Call) -> io::Result<parking_lot::MutexGuard<'_, State>> {
+        let mut state = self.state.lock();
+        state.check(call)?;
+        Ok(state)
+    }
+}
+
+impl Device for Sim {
+    fn name(&self) -> &'static str {
+        "sim"
+    }
+
+    fn submit(&self, mut operation: Operation) -> Pending {
+        let (answer, pending) = answer();
+        let mut state = self.state.lock();
+        let mark = state.disk.mark();
+        let Some(latency) = state.faults.latency else {
+            let result = state.perform(&mut operation, mark);
+            answer.give(result, operation.memory);
+            return pending;
+        };
+        let delay = latency.mul_f64(state.random.below(1000) as f64 / 1000.0);
+        // What the operation does may happen at once and be known late, or happen late.
+        let early = state.random.chance(0.5) && operation.action != Action::Sync;
+        let early = early.then(|| state.perform(&mut operation, mark));
+        let state = Arc::clone(&self.state);
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            let result = early.unwrap_or_else(|| state.lock().perform(&mut operation, mark));
+            answer.give(result, operation.memory);
+        });
+        pending
+    }
+
+    fn blocks(&self, len: usize) -> Blocks {
+        Blocks::zeroed(len)
+    }
+
+    fn open(&self, path: &Path, how: Open) -> io::Result<Arc<File>> {
+        let mut state = self.call(Call::Open)?;
+        let number = if how.create { state.disk.create(path)? } else { state.disk.find(path)? };
+        let file = File::new(None, how.direct);
+        state.open.insert(file.id, number);
+        Ok(file)
+    }
+
+    fn allocate(&self, file: &File, part: Range<u64>) -> io::Result<()> {
+        let mut state = self.call(Call::Allocate)?;
+        let number = state.number(file)?;
+        if !part.is_empty() && part.end > state.disk.len(number) {
+            state.reserve(number, part.end)?;
+            state.disk.set_len(number, part.end);
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, file: &File, len: u64) -> io::Result<()> {
+        let mut state = self.call(Call::Truncate)?;
+        let number = state.number(file)?;
+        state.disk.set_len(number, len);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.call(Call::Remove)?.disk.remove(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.call(Call::Rename)?.disk.rename(from, to)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<Entry>> {
+        Ok(self.call(Call::List)?.disk.list(directory))
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        self.call(Call::SyncDirectory)?.disk.sync_directory(directory);
+        Ok(())
+    }
+
+    fn space(&self, _directory: &Path) -> io::Result<Space> {
+        let state = self.state.lock();
+        let total = state.faults.capacity;
+        Ok(Space { total, available: total.saturating_sub(state.disk.used()) })
+    }
+}
+
+impl State {
+    /// Whether the call takes place: not without power, and not when it is told to fail.
+    fn check(&mut self, call: Call) -> io::Result<()> {
+        if self.is_off {
+            return Err(io::Error::other("the power is off"));
+        }
+        let mut failure = None;
+        self.failures.retain_mut(|(of, left, errno)| match (*of == call, *left) {
+            (true, 0) => {
+                failure = Some(*errno);
+                false
+            }
+            (true, _) => {
+                *left -= 1;
+                true
+            }
+            (false, _) => true,
+        });
+        failure.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+    }
+
+    fn number(&self, file: &File) -> io::Result<u64> {
+        let foreign = || io::Error::new(io::ErrorKind::InvalidInput, "a file of another device");
+        self.open.get(&file.id).copied().ok_or_else(foreign)
+    }
+
+    fn perform(&mut self, operation: &mut Operation, mark: Mark) -> io::Result<usize> {
+        let number = self.number(&operation.file)?;
+        match operation.action {
+            Action::Read => self.check(Call::Read).and_then(|()| self.read(number, operation)),
+            Action::Write => self.check(Call::Write).and_then(|()| self.write(number, operation)),
+            Action::Sync => {
+                self.check(Call::Sync)?;
+                self.disk.sync(number, mark);
+                Ok(0)
+            }
+        }
+    }
+
+    fn read(&mut self, number: u64, operation: &mut Operation) -> io::Result<usize> {
+        let Operation { file, offset, memory, done, .. } = operation;
+        let runs = memory.runs_to_fill(*done)?;
+        let mut at = offset.saturating_add(*done as u64);
+        check_alignment(file, at, runs.iter().map(|run| &run[..]))?;
+        let mut left = self.shortened(file, BLOCK, runs.iter().map(|run| run.len()).sum());
+        let mut count = 0;
+        for mut run in runs {
+            let len = run.len().min(left);
+            let got = self.disk.read(number, at, &mut run[..len]);
+            if got > 0 && self.random.chance(self.faults.flipped) {
+                let bit = self.random.below(8 * got as u64) as usize;
+                run[bit / 8] ^= 1 << (bit % 8);
+            }
+            (left, at, count) = (left - len, at + got as u64, count + got);
+        }
+        Ok(count)
+    }
+
+    fn write(&mut self, number: u64, operation: &Operation) -> io::Result<usize> {
+        let Operation { file, offset, memory, done, .. } = operation;
+        let runs = memory.runs_to_write(*done)?;
+        let at = offset.saturating_add(*done as u64);
+        check_alignment(file, at, runs.iter().map(|run| &run[..]))?;
+        let mut bytes = runs.iter().flat_map(|run| run.iter().copied()).collect::<Vec<u8>>();
+        bytes.truncate(self.shortened(file, 512, bytes.len()));
+        let count = bytes.len();
+        self.reserve(number, at.saturating_add(count as u64))?;
+        self.disk.write(number, at, bytes);
+        Ok(count)
+    }
+
+    fn shortened(&mut self, file: &File, unit: usize, len: usize) -> usize {
+        let unit = if file.direct { unit } else { 1 };
+        if len <= unit || !self.random.chance(self.faults.short) {
+            return len;
+        }
+        (1 + self.random.below((len / unit) as u64) as usize) * unit
+    }
+
+    /// Whether a file may become so long.
+    fn reserve(&self, number: u64, len: u64) -> io::Result<()> {
+        let more = len.saturating_sub(self.disk.len(number));
+        let fits = self.disk.used().saturating_add(more) <= self.faults.capacity;
+        if more == 0 || fits { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+}
+
+/// Direct I/O is refused where anything is not whole blocks.
+fn check_alignment<'a>(file: &File, at: u64, mut runs: impl Iterator<Item = &'a [u8]>) -> io::Result<()> {
+    let is_whole = at.is_multiple_of(BLOCK as u64)
+        && runs.all(|run| run.len().is_multiple_of(BLOCK) && run.as_ptr().addr().is_multiple_of(BLOCK));
+    if file.direct && !is_whole { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
+}
