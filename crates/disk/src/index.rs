@@ -8,19 +8,19 @@
 //! - this file: the operations, each under the lock of the name's stripe;
 //! - [`entry`]: entries, and how they are packed;
 //! - `stripe`: a hash table that grows without a pause;
-//! - `segments`: arrays that never move;
-//! - `generations`: what is live in each generation;
+//! - `slabs`: arrays that never move;
+//! - `census`: what is live in each segment;
 //! - [`sweep`]: going round all entries, a few at a time.
 //!
 //! # Invariants
 //! - What lies below the floor is absent for every operation, whether or not its node has been freed.
-//! - Whoever holds a stripe's lock takes no other stripe's; the lock of the generations is always the innermost.
+//! - Whoever holds a stripe's lock takes no other stripe's; the lock of the census is always the innermost.
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), expect(dead_code, reason = "the store above it comes next"))]
 
 pub(crate) mod entry;
-mod generations;
-mod segments;
+mod census;
+mod slabs;
 mod stripe;
 pub(crate) mod sweep;
 #[cfg(test)]
@@ -34,8 +34,8 @@ use elcache_core::budget::{Budget, Taken};
 use parking_lot::{Mutex, MutexGuard};
 
 use entry::{Entry, HOT, Name, Packed, Place};
-use generations::Generations;
-pub(crate) use generations::Live;
+use census::Census;
+pub(crate) use census::Live;
 use stripe::{Mixer, PRELOAD, Stripe};
 
 const STRIPE_BITS: u32 = 6;
@@ -54,10 +54,10 @@ pub(crate) struct Index {
     mixer: Mixer,
     stripe_bits: u32,
     stripes: Box<[Padded]>,
-    /// Entries of older generations are absent. A copy of what [`Generations`] has, for those who do not hold its
+    /// Entries of older segments are absent. A copy of what [`Census`] has, for those who do not hold its
     /// lock: whoever reads an older value acts as if before the floor rose.
     floor: AtomicU32,
-    generations: Mutex<Generations>,
+    census: Mutex<Census>,
     /// For the stripes themselves.
     taken: Taken,
 }
@@ -91,7 +91,7 @@ impl Index {
             taken: take(size_of::<Padded>() << stripe_bits)?,
             stripes: (0..1 << stripe_bits).map(stripe).collect::<Result<_, _>>()?,
             floor: AtomicU32::new(0),
-            generations: Mutex::new(Generations::new(take(0)?)),
+            census: Mutex::new(Census::new(take(0)?)),
         })
     }
 
@@ -155,6 +155,13 @@ impl Index {
         self.store(spot, name, entry).map(|()| true)
     }
 
+    /// Makes a name dead if it is at this place still; whether it was.
+    pub(crate) fn bury(&self, name: &Name, place: &Place) -> bool {
+        let mut spot = self.find(name);
+        let Some(entry) = spot.entry else { return false };
+        spot.at(place).map(|packed| self.kill(packed, &entry)).is_some()
+    }
+
     /// Forgets a name and gives back what was known of it.
     pub(crate) fn remove(&self, name: &Name) -> Option<Entry> {
         self.take_out(self.find(name))
@@ -166,27 +173,27 @@ impl Index {
         spot.entry.is_some_and(|there| there.place == *place) && self.take_out(spot).is_some()
     }
 
-    /// Makes entries of all generations before this one absent. The floor never falls.
-    pub(crate) fn set_floor(&self, generation: u32) {
-        let mut generations = self.generations.lock();
-        let floor = generations.raise(generation);
+    /// Makes entries of all segments before this one absent. The floor never falls.
+    pub(crate) fn set_floor(&self, segment: u32) {
+        let mut census = self.census.lock();
+        let floor = census.raise(segment);
         self.floor.store(floor, Ordering::Release);
     }
 
     /// What there is above the floor.
     pub(crate) fn total(&self) -> Live {
-        self.generations.lock().total()
+        self.census.lock().total()
     }
 
-    /// What there is in one generation.
-    pub(crate) fn live(&self, generation: u32) -> Live {
-        self.generations.lock().live(generation)
+    /// What there is in one segment.
+    pub(crate) fn live(&self, segment: u32) -> Live {
+        self.census.lock().live(segment)
     }
 
     /// Bytes taken from the budget.
     pub(crate) fn bytes(&self) -> u64 {
         let stripes: u64 = self.stripes.iter().map(|stripe| stripe.0.lock().bytes()).sum();
-        self.taken.bytes() + stripes + self.generations.lock().bytes()
+        self.taken.bytes() + stripes + self.census.lock().bytes()
     }
 
     fn find(&self, name: &Name) -> Spot<MutexGuard<'_, Stripe>> {
@@ -210,7 +217,7 @@ impl Index {
     }
 
     fn is_stale(&self, entry: &Entry) -> bool {
-        entry.place.generation < self.floor.load(Ordering::Acquire)
+        entry.place.segment < self.floor.load(Ordering::Acquire)
     }
 
     fn store_if_absent<S: DerefMut<Target = Stripe>>(
@@ -237,7 +244,7 @@ impl Index {
             return Ok(());
         }
         let room = spot.node.is_some() || spot.stripe.reserve();
-        if !room || !self.generations.lock().change(spot.entry.as_ref(), Some(entry)) {
+        if !room || !self.census.lock().change(spot.entry.as_ref(), Some(entry)) {
             return Err(Refused::Full);
         }
         match spot.node {
@@ -255,9 +262,15 @@ impl Index {
         spot.entry
     }
 
+    /// An entry that stays needs no room.
+    fn kill(&self, packed: &mut Packed, entry: &Entry) {
+        packed.kill();
+        self.census.lock().change(Some(entry), Some(&packed.unpack()));
+    }
+
     fn free(&self, stripe: &mut Stripe, node: usize, entry: &Entry) {
         stripe.remove(node);
-        self.generations.lock().change(Some(entry), None);
+        self.census.lock().change(Some(entry), None);
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Chunk = 4,
     /// What says that a key is deleted.
     Tombstone = 5,
+    /// A record that has expired or does not verify: there is nothing under its name, and it hides what is older.
+    Dead = 6,
 }
 
 impl Kind {
@@ -43,13 +45,13 @@ impl Kind {
 /// Where a record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// Number of the pair of segments; newer pairs have larger ones.
-    pub(crate) generation: u32,
+    /// Number of the segment; newer ones have larger numbers.
+    pub(crate) segment: u32,
     /// Where in the pair.
     pub(crate) file: InFile,
 }
 
-/// Where in a pair of segments a record lies. All in bytes.
+/// Where in a segment a record lies. All in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InFile {
     /// In the small file; multiples of [`SMALL_UNIT`], below 32 GiB, and shorter than 512 KiB.
@@ -92,7 +94,7 @@ impl Entry {
 /// An [`Entry`] in 16 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Packed {
-    generation: u32,
+    segment: u32,
     expires_s: u32,
     /// In units of the file.
     offset: u32,
@@ -106,7 +108,7 @@ pub(super) struct Packed {
 impl Packed {
     /// What fills a node before it is used.
     pub(super) const BLANK: Self =
-        Self { generation: 0, expires_s: 0, offset: 0, lengths: 0, kind: Kind::Tombstone, flags: 0 };
+        Self { segment: 0, expires_s: 0, offset: 0, lengths: 0, kind: Kind::Tombstone, flags: 0 };
 
     /// Packs; `None` when something is no multiple of its unit, or out of range.
     pub(super) fn pack(entry: &Entry) -> Option<Self> {
@@ -122,7 +124,7 @@ impl Packed {
         };
         let used = if entry.used { USED } else { 0 };
         (entry.heat <= HOT).then_some(Self {
-            generation: entry.place.generation,
+            segment: entry.place.segment,
             expires_s: entry.expires_s,
             offset,
             lengths: u16::try_from(lengths).ok()?,
@@ -153,11 +155,15 @@ impl Packed {
                 payload_len: bytes(lengths >> HEAD_BITS),
             }
         };
-        Place { generation: self.generation, file }
+        Place { segment: self.segment, file }
     }
 
     pub(super) fn set_used(&mut self) {
         self.flags |= USED;
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.kind = Kind::Dead;
     }
 
     pub(super) fn heat(&self) -> u8 {
@@ -183,7 +189,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn entry(file: InFile) -> Entry {
-        let place = Place { generation: u32::MAX, file };
+        let place = Place { segment: u32::MAX, file };
         Entry { kind: Kind::Chunk, place, expires_s: u32::MAX, used: true, heat: HOT }
     }
 
@@ -259,10 +265,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_packed_comes_back(
-            generation: u32, file in files(), expires_s: u32, used: bool, heat in 0..=HOT, kind in 0_usize..5,
+            segment: u32, file in files(), expires_s: u32, used: bool, heat in 0..=HOT, kind in 0_usize..6,
         ) {
-            let kind = [Kind::Value, Kind::Root, Kind::Page, Kind::Chunk, Kind::Tombstone][kind];
-            let entry = Entry { kind, place: Place { generation, file }, expires_s, used, heat };
+            let kind =
+                [Kind::Value, Kind::Root, Kind::Page, Kind::Chunk, Kind::Tombstone, Kind::Dead][kind];
+            let entry = Entry { kind, place: Place { segment, file }, expires_s, used, heat };
             prop_assert_eq!(Packed::pack(&entry).map(|packed| packed.unpack()), Some(entry));
         }
     }

@@ -11,7 +11,7 @@
 use elcache_core::budget::Taken;
 
 use super::entry::{Name, Packed};
-use super::segments::Segments;
+use super::slabs::Slabs;
 
 /// Ends a chain.
 const NIL: u32 = u32::MAX;
@@ -60,10 +60,10 @@ fn fold(a: u64, b: u64) -> u64 {
 pub(super) struct Stripe {
     mixer: Mixer,
     /// First nodes of the chains.
-    heads: Segments<u32>,
+    heads: Slabs<u32>,
     /// How many of the heads are in use; 0 only before the first entry.
     buckets: usize,
-    nodes: Segments<Node>,
+    nodes: Slabs<Node>,
     len: usize,
     taken: Taken,
 }
@@ -71,7 +71,7 @@ pub(super) struct Stripe {
 impl Stripe {
     /// An empty stripe, which takes its memory from the same budget as `taken`.
     pub(super) fn new(mixer: Mixer, taken: Taken) -> Self {
-        let (heads, nodes) = (Segments::new(NIL), Segments::new(BLANK));
+        let (heads, nodes) = (Slabs::new(NIL), Slabs::new(BLANK));
         Self { mixer, heads, buckets: 0, nodes, len: 0, taken }
     }
 

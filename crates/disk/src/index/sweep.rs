@@ -39,7 +39,7 @@ pub(crate) struct Swept {
 }
 
 impl Index {
-    /// Looks at the next nodes. Each expired value is removed and then told to `expired`, under no lock.
+    /// Looks at the next nodes. Each expired value becomes dead and is then told to `expired`, under no lock.
     pub(crate) fn sweep(
         &self,
         cursor: &mut Cursor,
@@ -82,8 +82,9 @@ impl Index {
         let over = !stale && entry.is_expired(sweep.now_s);
         if over {
             expired.push((name, entry));
+            self.kill(stripe.packed_mut(node), &entry);
         }
-        if stale || over || (sweep.drop_tombstones && entry.kind == Kind::Tombstone) {
+        if stale || (sweep.drop_tombstones && entry.kind == Kind::Tombstone) {
             self.free(stripe, node, &entry);
         }
     }

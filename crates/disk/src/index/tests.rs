@@ -19,9 +19,9 @@ fn name(number: u64) -> Name {
     (u128::from(mix(low)) << 64 | u128::from(low)).to_le_bytes()
 }
 
-fn entry(kind: Kind, generation: u32, number: u32) -> Entry {
+fn entry(kind: Kind, segment: u32, number: u32) -> Entry {
     let file = InFile::Small { offset: u64::from(number) * 8, len: 8 + number % 100 * 8 };
-    Entry { kind, place: Place { generation, file }, expires_s: 0, used: false, heat: 0 }
+    Entry { kind, place: Place { segment, file }, expires_s: 0, used: false, heat: 0 }
 }
 
 fn roomy() -> Arc<Budget> {
@@ -31,31 +31,31 @@ fn roomy() -> Arc<Budget> {
 impl Index {
     /// Panics unless every chain is whole and all counts and bytes are those of what is there.
     fn check(&self) {
-        let generations = self.generations.lock();
+        let census = self.census.lock();
         let mut counted: BTreeMap<u32, Live> = BTreeMap::new();
-        let mut bytes = self.taken.bytes() + generations.heap_bytes();
+        let mut bytes = self.taken.bytes() + census.heap_bytes();
         for stripe in &self.stripes {
             let stripe = stripe.0.lock();
             stripe.check();
             bytes += stripe.bytes();
             for entry in (0..stripe.len()).map(|node| stripe.node(node).packed.unpack()) {
-                if entry.place.generation >= self.floor.load(Ordering::Relaxed) {
-                    let live = counted.entry(entry.place.generation).or_default();
+                if entry.place.segment >= self.floor.load(Ordering::Relaxed) {
+                    let live = counted.entry(entry.place.segment).or_default();
                     live.entries += 1;
                     live.values += u64::from(matches!(entry.kind, Kind::Value | Kind::Root));
                     live.bytes += entry.place.bytes();
                 }
             }
         }
-        assert!(counted.iter().all(|(generation, live)| generations.live(*generation) == *live));
+        assert!(counted.iter().all(|(segment, live)| census.live(*segment) == *live));
         let sum = |part: fn(&Live) -> u64| counted.values().map(part).sum::<u64>();
         let total = Live {
             entries: sum(|live| live.entries),
             values: sum(|live| live.values),
             bytes: sum(|live| live.bytes),
         };
-        assert_eq!(generations.total(), total);
-        drop(generations);
+        assert_eq!(census.total(), total);
+        drop(census);
         assert_eq!(self.bytes(), bytes);
     }
 }
@@ -85,7 +85,7 @@ impl Pair {
     fn set(&mut self, name: Name, entry: Entry) {
         self.model.insert(name, entry);
         let floor = self.floor();
-        self.model.retain(|_, entry| entry.place.generation >= floor);
+        self.model.retain(|_, entry| entry.place.segment >= floor);
     }
 
     fn refused(&self, why: Refused) {
@@ -102,7 +102,7 @@ impl Pair {
             },
             1 => match self.index.put_if_absent(&name, &new) {
                 Ok(true) => (assert_eq!(before, None), self.set(name, new)).1,
-                Ok(false) => assert!(before.is_some() || new.place.generation < self.floor()),
+                Ok(false) => assert!(before.is_some() || new.place.segment < self.floor()),
                 Err(why) => self.refused(why),
             },
             _ => {
@@ -123,7 +123,11 @@ impl Pair {
             return assert_eq!(self.index.remove(&name), before);
         }
         assert!(!self.index.remove_if(&name, &entry(Kind::Page, 99, 1).place));
-        assert_eq!(before.is_some_and(|before| self.index.remove_if(&name, &before.place)), before.is_some());
+        if let Some(before) = before {
+            assert!(self.index.bury(&name, &before.place));
+            assert_eq!(self.index.get(&name), Some(Entry { kind: Kind::Dead, ..before }));
+            assert!(self.index.remove_if(&name, &before.place));
+        }
     }
 
     fn read(&mut self, name: Name, by: u8) {
@@ -143,7 +147,8 @@ impl Pair {
         }
         let swept = self.index.sweep(&mut self.cursor, &sweep, |name, entry| {
             assert!(entry.is_expired(NOW_S));
-            assert_eq!(self.model.remove(&name), Some(entry));
+            let dead = Entry { kind: Kind::Dead, ..entry };
+            assert_eq!(self.model.insert(name, dead), Some(entry));
         });
         assert!(swept.nodes <= nodes);
         if nodes == usize::MAX {
@@ -158,9 +163,9 @@ impl Pair {
         match action {
             0..=11 => {
                 let kind = [Kind::Value, Kind::Root, Kind::Page, Kind::Chunk, Kind::Tombstone];
-                let generation = self.floor().saturating_sub(1) + random % 8;
+                let segment = self.floor().saturating_sub(1) + random % 8;
                 let expires_s = [0, NOW_S, NOW_S + 1, 1][random as usize / 8 % 4];
-                let entry = entry(kind[random as usize / 32 % 5], generation, random % 1000);
+                let entry = entry(kind[random as usize / 32 % 5], segment, random % 1000);
                 self.write(action % 3, name, Entry { expires_s, ..entry });
             }
             12..=15 => self.forget(name, random.is_multiple_of(2)),
@@ -171,7 +176,7 @@ impl Pair {
                 let floor = self.floor() + 1;
                 self.index.set_floor(floor);
                 self.index.set_floor(floor - 1);
-                self.model.retain(|_, entry| entry.place.generation >= floor);
+                self.model.retain(|_, entry| entry.place.segment >= floor);
             }
             _ => {}
         }
@@ -204,7 +209,7 @@ fn a_batch_does_what_putting_one_by_one_does() {
     let (one_by_one, batches) = (Index::new(1, &roomy()).unwrap(), Index::new(2, &roomy()).unwrap());
     one_by_one.set_floor(10);
     batches.set_floor(10);
-    // Each name comes up to three times, with a generation of its own each time; some are below the floor.
+    // Each name comes up to three times, with a segment of its own each time; some are below the floor.
     let item =
         |number: u32| (name((number % 9000).into()), entry(Kind::Value, 40 - number / 700, number % 777));
     for from in [0, 100, 1000, 9000, 20_000] {
@@ -240,18 +245,18 @@ fn a_full_budget_refuses_new_names_and_lets_old_ones_change() {
 fn an_entry_that_cannot_be_packed_is_refused() {
     let index = Index::new(1, &roomy()).unwrap();
     let file = InFile::Small { offset: 1, len: 8 };
-    let odd = Entry { place: Place { generation: 1, file }, ..entry(Kind::Value, 1, 1) };
+    let odd = Entry { place: Place { segment: 1, file }, ..entry(Kind::Value, 1, 1) };
     assert_eq!(index.put(&name(1), &odd), Err(Refused::OutOfRange));
     assert_eq!(index.get(&name(1)), None);
 }
 
-/// Generations are numbers from a disk. One that is far off must not cost more than one that is near.
+/// Segments are numbers from a disk. One that is far off must not cost more than one that is near.
 #[test]
 fn generations_far_apart_take_no_room_between_them() {
     let index = Index::new(1, &roomy()).unwrap();
     let empty = index.bytes();
-    for generation in [u32::MAX, 0, 1 << 31] {
-        index.put(&name(generation.into()), &entry(Kind::Chunk, generation, 1)).unwrap();
+    for segment in [u32::MAX, 0, 1 << 31] {
+        index.put(&name(segment.into()), &entry(Kind::Chunk, segment, 1)).unwrap();
     }
     assert!(index.bytes() < empty + 64 * 1024);
     index.set_floor(u32::MAX);
@@ -343,7 +348,7 @@ fn two_threads_hammer_and_both_find_what_they_wrote() {
             let new = |number: u64| entry(Kind::Value, round, number as u32);
             for number in 0..1000 {
                 let was = index.put(&name(number), &new(number)).unwrap();
-                assert!(was.is_none_or(|was| was.place.generation + 1 == round));
+                assert!(was.is_none_or(|was| was.place.segment + 1 == round));
             }
             for number in 0..1000 {
                 assert_eq!(index.get(&name(number)), Some(new(number)));

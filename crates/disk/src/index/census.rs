@@ -1,4 +1,4 @@
-//! What is live in each generation of the log: counted at every change, so that it is exact after the floor rises.
+//! What is live in each segment of the log: counted at every change, so that it is exact after the floor rises.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use elcache_core::budget::Taken;
 
 use super::entry::Entry;
 
-/// Generations for which room is made at once.
+/// Segments for which room is made at once.
 const STEP: usize = 64;
 
 /// What the index leads to.
@@ -39,20 +39,20 @@ impl Live {
 }
 
 struct Row {
-    generation: u32,
+    segment: u32,
     live: Live,
 }
 
-/// Rows in the order of their generations, none of them empty: generations may be any numbers, and still take no more
+/// Rows in the order of their segments, none of them empty: segments may have any numbers, and still take no more
 /// room than entries do.
-pub(super) struct Generations {
+pub(super) struct Census {
     floor: u32,
     total: Live,
     rows: VecDeque<Row>,
     taken: Taken,
 }
 
-impl Generations {
+impl Census {
     /// Nothing is live; room is taken from the same budget as `taken`.
     pub(super) fn new(taken: Taken) -> Self {
         Self { floor: 0, total: Live::default(), rows: VecDeque::new(), taken }
@@ -67,8 +67,8 @@ impl Generations {
         self.taken.bytes()
     }
 
-    pub(super) fn live(&self, generation: u32) -> Live {
-        self.row(generation)
+    pub(super) fn live(&self, segment: u32) -> Live {
+        self.row(segment)
             .ok()
             .and_then(|row| self.rows.get(row))
             .map_or_else(Live::default, |row| row.live)
@@ -77,11 +77,11 @@ impl Generations {
     /// Counts one entry in another's place; false, and nothing changes, when the budget has no room. What is below
     /// the floor does not count.
     pub(super) fn change(&mut self, before: Option<&Entry>, after: Option<&Entry>) -> bool {
-        if !after.is_none_or(|entry| self.add(entry.place.generation, Live::of(entry))) {
+        if !after.is_none_or(|entry| self.add(entry.place.segment, Live::of(entry))) {
             return false;
         }
         if let Some(entry) = before {
-            self.subtract(entry.place.generation, Live::of(entry));
+            self.subtract(entry.place.segment, Live::of(entry));
         }
         true
     }
@@ -89,21 +89,21 @@ impl Generations {
     /// Raises the floor and forgets what is below it. Gives back the floor: it never falls.
     pub(super) fn raise(&mut self, floor: u32) -> u32 {
         self.floor = self.floor.max(floor);
-        while let Some(row) = self.rows.pop_front_if(|row| row.generation < floor) {
+        while let Some(row) = self.rows.pop_front_if(|row| row.segment < floor) {
             self.total.subtract(row.live);
         }
         self.shrink();
         self.floor
     }
 
-    fn add(&mut self, generation: u32, live: Live) -> bool {
-        if generation < self.floor {
+    fn add(&mut self, segment: u32, live: Live) -> bool {
+        if segment < self.floor {
             return true;
         }
-        let row = match self.row(generation) {
+        let row = match self.row(segment) {
             Ok(row) => row,
             Err(row) if self.reserve() => {
-                self.rows.insert(row, Row { generation, live: Live::default() });
+                self.rows.insert(row, Row { segment, live: Live::default() });
                 row
             }
             Err(_) => return false,
@@ -113,8 +113,8 @@ impl Generations {
         true
     }
 
-    fn subtract(&mut self, generation: u32, live: Live) {
-        let Ok(at) = self.row(generation) else { return };
+    fn subtract(&mut self, segment: u32, live: Live) {
+        let Ok(at) = self.row(segment) else { return };
         let row = &mut self.rows[at].live;
         row.subtract(live);
         self.total.subtract(live);
@@ -124,8 +124,8 @@ impl Generations {
         }
     }
 
-    fn row(&self, generation: u32) -> Result<usize, usize> {
-        self.rows.binary_search_by_key(&generation, |row| row.generation)
+    fn row(&self, segment: u32) -> Result<usize, usize> {
+        self.rows.binary_search_by_key(&segment, |row| row.segment)
     }
 
     fn reserve(&mut self) -> bool {

@@ -1,0 +1,370 @@
+//! Extents: large payloads, written and read past the page cache, verified block by block.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use elcache_core::digest::Digest;
+use elcache_core::payload::{Buffer, Filled, Payload};
+use elcache_core::tier::{Lookup, Refusal};
+use elcache_core::tree::{ChunkHasher, SUBTREE_SIZE};
+use elcache_core::value::{Metadata, Version};
+use tokio::time::{sleep, timeout};
+
+use crate::directory::perform;
+use crate::disk::{Disk, off_thread};
+use crate::format::check::Summer;
+use crate::format::extent::{self, Head};
+use crate::format::record::{Body, Extent, Kind, Record};
+use crate::format::{BLOCK, Damaged};
+use crate::index::entry::{Entry, InFile, Name};
+use crate::io::{Action, Blocks, Memory, Part};
+use crate::log::Append;
+use crate::segment::{Pin, Segment};
+use crate::space::Need;
+
+/// Up to this length ranges are read into blocks of the device's.
+const ROOM: usize = 128 << 10;
+/// How long to wait before asking again for memory.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// A payload on its way into an extent.
+pub(crate) struct Arriving {
+    pub(crate) kind: Kind,
+    pub(crate) name: Bytes,
+    pub(crate) hash: Name,
+    pub(crate) meta: Metadata,
+    pub(crate) payload: Payload,
+    /// Chaining values, when they are known.
+    pub(crate) subtrees: Vec<Digest>,
+    /// Where in its value a chunk stands.
+    pub(crate) number: u64,
+}
+
+/// An extent that can be read.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) segment: Arc<Segment>,
+    offset: u64,
+    head_len: u32,
+}
+
+/// Room for an extent in an open segment. Whoever has it, says how it went.
+struct Reserved {
+    disk: Arc<Disk>,
+    segment: Arc<Segment>,
+    offset: u64,
+    landed: bool,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if !self.landed {
+            if let Some(open) = self.disk.state.lock().open(self.segment.number) {
+                open.landed(false);
+            }
+            self.disk.work.notify_one();
+        }
+    }
+}
+
+impl Disk {
+    /// Writes a payload, and its record when that is done; what it is in stays at least as long as the pin. Runs to its end
+    /// even when nobody waits any more.
+    pub(crate) async fn write_extent(self: &Arc<Self>, arriving: Arriving) -> Result<Pin, Refusal> {
+        let disk = Arc::clone(self);
+        let written = tokio::spawn(async move { disk.write_extent_now(arriving).await });
+        written.await.unwrap_or(Err(Refusal::Failed))
+    }
+
+    async fn write_extent_now(self: Arc<Self>, arriving: Arriving) -> Result<Pin, Refusal> {
+        let Arriving { kind, name, hash, meta, payload, subtrees, number } = arriving;
+        let len = payload.len();
+        let head_blocks = extent::head_blocks(&name, &meta, len as u32);
+        let whole = head_blocks as usize * BLOCK + len.next_multiple_of(BLOCK);
+        let (summer, shared) = (Summer::new(kind, &name, meta.version), payload.clone());
+        let sums = off_thread(len, move || {
+            let subtrees = if subtrees.is_empty() { hash_subtrees(&shared, number) } else { subtrees };
+            (extent::sums(&shared, summer), if subtrees.len() > 1 { subtrees } else { Vec::new() })
+        });
+        let (sums, subtrees) = sums.await.ok_or(Refusal::Failed)?;
+        let mut reserved = self.reserve(whole as u64).await?;
+        let head = Head { kind, name: name.clone(), meta: meta.clone(), len: len as u32, subtrees, sums };
+        let head = head.encode(&self.directory.seeds, reserved.segment.number, reserved.offset);
+        let data = reserved.segment.data.clone().ok_or(Refusal::Failed)?;
+        let memory = self.to_write(&head, &payload);
+        let written = perform(&*self.device, &data, Action::Write, reserved.offset, memory).await;
+        if let Err(error) = written {
+            self.failed("an extent cannot be written", &error);
+            return Err(Refusal::Failed);
+        }
+        self.counters.written.fetch_add(whole as u64, Ordering::Relaxed);
+        let block = (reserved.offset / BLOCK as u64) as u32;
+        let body = Body::Extent(Extent { block, head_blocks, len: len as u32 });
+        let record = Record { kind, name, meta, body };
+        let pin = Pin::new(&reserved.segment);
+        reserved.landed = true;
+        self.enter(reserved.segment.number, &Append { record: &record, name: hash }).await?;
+        Ok(pin)
+    }
+
+    async fn reserve(self: &Arc<Self>, len: u64) -> Result<Reserved, Refusal> {
+        let capacity = self.config.segment_bytes();
+        loop {
+            {
+                let mut state = self.state.lock();
+                if state.failed {
+                    return Err(Refusal::Failed);
+                }
+                let open = state.current.as_mut().filter(|open| open.has_room(len, capacity));
+                if let Some(open) = open
+                    && let Ok(offset) = open.reserve(len)
+                {
+                    let segment = Arc::clone(&open.segment);
+                    return Ok(Reserved { disk: Arc::clone(self), segment, offset, landed: false });
+                }
+            }
+            self.grow(Need::Extent(len)).await?;
+        }
+    }
+
+    /// Head, payload and zeros to the end of the last block. What lies as direct I/O needs it is not copied.
+    fn to_write(&self, head: &[u8], payload: &Payload) -> Memory {
+        let fits = |piece: &Bytes| piece.as_ptr().addr().is_multiple_of(BLOCK) && piece.len().is_multiple_of(BLOCK);
+        let as_is = payload.pieces().take_while(|piece| fits(piece)).map(Bytes::len).sum::<usize>();
+        let mut parts = vec![Part::Blocks(self.filled(head))];
+        if as_is > 0 {
+            parts.push(Part::Payload(payload.slice(0, as_is)));
+        }
+        if as_is < payload.len() {
+            parts.push(Part::Blocks(self.filled(&payload.slice(as_is, payload.len()).to_contiguous())));
+        }
+        Memory { parts }
+    }
+
+    fn filled(&self, bytes: &[u8]) -> Blocks {
+        let mut blocks = self.device.blocks(bytes.len());
+        blocks[..bytes.len()].copy_from_slice(bytes);
+        blocks
+    }
+
+    /// Where the extent of an entry is.
+    pub(crate) fn place(&self, entry: &Entry) -> Option<Place> {
+        let InFile::Bulk { offset, head_len, .. } = entry.place.file else { return None };
+        Some(Place { segment: self.segment(entry)?, offset, head_len })
+    }
+
+    /// The head of an extent, and as much of its payload as was read with it.
+    pub(crate) async fn read_head(&self, place: &Place, eager: u32) -> Result<(Head, Payload), Broken> {
+        let len = place.head_len as usize + eager as usize;
+        let blocks = self.read_blocks(place, 0, len).await?;
+        let head = Head::decode(&blocks, &self.directory.seeds, place.segment.number, place.offset)?;
+        let at = place.head_len as usize;
+        let here = (head.len.min(eager)) as usize;
+        let bytes = Bytes::from_owner(blocks).slice(at..at + here);
+        let summer = Summer::new(head.kind, &head.name, head.meta.version);
+        if here > 0 {
+            extent::verify([&bytes[..]].into_iter(), 0, &head.sums, summer)?;
+        }
+        Ok((head, bytes.into()))
+    }
+
+    /// The bytes `from..to` of a payload of `len` bytes.
+    pub(crate) async fn read_range(&self, payload: &Source, from: u32, to: u32) -> Result<Payload, Broken> {
+        let first = from as usize / BLOCK;
+        let end = (to as usize).next_multiple_of(BLOCK);
+        let (start, wanted) = (first * BLOCK, (payload.len as usize).min(end) - first * BLOCK);
+        let at = payload.place.head_len as usize + start;
+        let (bytes, sums) = tokio::join!(self.read_some(&payload.place, at, wanted), self.sums_of(payload));
+        let (bytes, sums, summer) = (bytes?, sums?, payload.summer);
+        let checked = bytes.clone();
+        let verified = off_thread(wanted, move || {
+            extent::verify(checked.pieces().map(|piece| &piece[..]), first as u32, &sums, summer)
+        });
+        verified.await.ok_or(Broken::NotNow)??;
+        Ok(bytes.slice(from as usize - start, to as usize - start))
+    }
+
+    /// A whole payload in a buffer of its own. What is read with it is its block of sums.
+    pub(crate) async fn read_whole(&self, payload: &Source) -> Result<Filled, Broken> {
+        let len = payload.len as usize;
+        let buffer = self.buffer(len.next_multiple_of(BLOCK)).await?;
+        let memory = Memory { parts: vec![Part::Blocks(self.device.room(BLOCK)), Part::Buffer(buffer)] };
+        let at = payload.place.offset + u64::from(payload.place.head_len) - BLOCK as u64;
+        let (count, memory) = self.read(&payload.place, at, memory).await?;
+        let mut parts = memory.parts.into_iter();
+        let (Some(Part::Blocks(head)), Some(Part::Buffer(mut buffer))) = (parts.next(), parts.next()) else {
+            return Err(Broken::NotNow);
+        };
+        if count < BLOCK + len {
+            return Err(Broken::Damaged);
+        }
+        advance(&mut *buffer, len);
+        let sums = sums_in(&head, payload.len);
+        let summer = payload.summer;
+        let checked = off_thread(len, move || {
+            let verified = extent::verify(Runs { buffer: &*buffer, at: 0 }, 0, &sums, summer);
+            verified.map(|()| buffer)
+        });
+        let buffer = checked.await.ok_or(Broken::NotNow)??;
+        Ok(Filled::new(buffer, Vec::new()))
+    }
+
+    async fn sums_of(&self, payload: &Source) -> Result<Arc<[u32]>, Broken> {
+        let Source { place, len, .. } = payload;
+        let id = (place.segment.number, (place.offset / BLOCK as u64) as u32);
+        if let Some(sums) = self.sums.get(id) {
+            return Ok(sums);
+        }
+        let block = self.read_blocks(place, place.head_len as usize - BLOCK, BLOCK).await?;
+        let sums: Arc<[u32]> = sums_in(&block, *len).into();
+        self.sums.put(id, &sums);
+        Ok(sums)
+    }
+
+    /// Bytes of an extent from `at` on, blocks and all: in blocks of the device's if they are few and there are some, else in
+    /// a buffer within the budget.
+    async fn read_some(&self, place: &Place, at: usize, len: usize) -> Result<Payload, Broken> {
+        if len <= ROOM && let Ok(_room) = self.rooms.try_acquire() {
+            let blocks = self.read_blocks(place, at, len.next_multiple_of(BLOCK)).await?;
+            return Ok(Bytes::from_owner(blocks).slice(..len).into());
+        }
+        let buffer = self.buffer(len.next_multiple_of(BLOCK)).await?;
+        let memory = Memory::of(Part::Buffer(buffer));
+        let (count, memory) = self.read(place, place.offset + at as u64, memory).await?;
+        let Some(Part::Buffer(mut buffer)) = memory.parts.into_iter().next() else { return Err(Broken::NotNow) };
+        if count < len {
+            return Err(Broken::Damaged);
+        }
+        advance(&mut *buffer, len);
+        Ok(Filled::new(buffer, Vec::new()).payload())
+    }
+
+    async fn read_blocks(&self, place: &Place, at: usize, len: usize) -> Result<Blocks, Broken> {
+        let memory = Memory::of(Part::Blocks(self.device.room(len)));
+        let (count, memory) = self.read(place, place.offset + at as u64, memory).await?;
+        match memory.parts.into_iter().next() {
+            Some(Part::Blocks(blocks)) if count >= len => Ok(blocks),
+            _ => Err(Broken::Damaged),
+        }
+    }
+
+    async fn read(&self, place: &Place, offset: u64, memory: Memory) -> Result<(usize, Memory), Broken> {
+        let data = place.segment.data.as_ref().ok_or(Broken::Damaged)?;
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        let read = perform(&*self.device, data, Action::Read, offset, memory).await;
+        read.map_err(|error| self.broken("an extent cannot be read", &error))
+    }
+
+    /// What an error of the device comes to.
+    pub(crate) fn broken(&self, what: &str, error: &io::Error) -> Broken {
+        self.failed(what, error);
+        Broken::NotNow
+    }
+
+    async fn buffer(&self, len: usize) -> Result<Box<dyn Buffer>, Broken> {
+        let attempts = async {
+            loop {
+                match self.buffers.buffer(len) {
+                    Some(buffer) => return buffer,
+                    None => sleep(RETRY).await,
+                }
+            }
+        };
+        timeout(self.config.patience, attempts).await.map_err(|_| Broken::NotNow)
+    }
+}
+
+/// A payload that can be read.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) place: Place,
+    pub(crate) len: u32,
+    pub(crate) summer: Summer,
+}
+
+impl Source {
+    /// The payload of a chunk: nothing of its head need be read.
+    pub(crate) fn of_chunk(place: Place, digest: &Digest, len: u32) -> Self {
+        Self { place, len, summer: Summer::new(Kind::Chunk, &digest.0, Version::default()) }
+    }
+
+    /// The payload behind a head that has been read.
+    pub(crate) fn of_head(place: Place, head: &Head) -> Self {
+        Self { place, len: head.len, summer: Summer::new(head.kind, &head.name, head.meta.version) }
+    }
+}
+
+/// Why something could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// It is not what was written.
+    Damaged,
+    /// The device failed, or there was no memory: another time it may go well.
+    NotNow,
+}
+
+impl From<Damaged> for Broken {
+    fn from(Damaged: Damaged) -> Self {
+        Self::Damaged
+    }
+}
+
+/// What was read, as an answer; what does not verify is dropped.
+pub(crate) fn answer<T>(disk: &Disk, name: &Name, entry: &Entry, read: Result<T, Broken>) -> Lookup<T> {
+    match read {
+        Ok(read) => Lookup::Hit(read),
+        Err(Broken::Damaged) => {
+            disk.bury(name, entry);
+            Lookup::Miss
+        }
+        Err(Broken::NotNow) => Lookup::Miss,
+    }
+}
+
+/// The sums at the end of a block.
+fn sums_in(block: &[u8], len: u32) -> Vec<u32> {
+    let count = (len as usize).div_ceil(BLOCK);
+    let end = block.len().min(BLOCK);
+    extent::decode_sums(block.get(end.saturating_sub(count * 4)..end).unwrap_or_default())
+}
+
+fn hash_subtrees(payload: &Payload, number: u64) -> Vec<Digest> {
+    if payload.len() <= SUBTREE_SIZE {
+        return Vec::new();
+    }
+    let mut hasher = ChunkHasher::new(number);
+    payload.pieces().for_each(|piece| hasher.update(piece));
+    hasher.subtrees()
+}
+
+/// Says that the first `len` bytes of a buffer have been read, run by run.
+fn advance(buffer: &mut dyn Buffer, len: usize) {
+    let mut left = len;
+    while left > 0 {
+        let run = buffer.space().len().min(left);
+        if run == 0 {
+            return;
+        }
+        buffer.advance(run);
+        left -= run;
+    }
+}
+
+/// The runs of a full buffer.
+struct Runs<'a> {
+    buffer: &'a dyn Buffer,
+    at: usize,
+}
+
+impl<'a> Iterator for Runs<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let run = self.buffer.run(self.at);
+        self.at += run.len();
+        (!run.is_empty()).then_some(run)
+    }
+}

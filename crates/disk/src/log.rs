@@ -1,0 +1,318 @@
+//! The open segments: where the next record and the next extent go, and what waits to be written.
+//!
+//! Plain state under one lock; the writer task takes batches from it and does the writing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use elcache_core::value::{Metadata, Version};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use crate::format::entries::{Collected, Entry as LogEntry, Place as LogPlace};
+use crate::format::record::{Body, Extent, Kind, MAX_RECORD, Record, pad};
+use crate::format::segment::Footer;
+use crate::format::{BLOCK, RECORD_ALIGN, Seeds};
+use crate::index::entry::{Entry, InFile, Kind as Known, Name, Place};
+use crate::segment::Segment;
+
+/// Bytes of entries after which an index record follows.
+const INDEX_EVERY: usize = 64 << 10;
+/// What is kept free in a segment for its last index record and its footer.
+const RESERVE: u64 = (MAX_RECORD + 2 * BLOCK) as u64;
+
+/// A change of the index that a record brings when it is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change {
+    Put(Entry),
+    Remove,
+}
+
+/// How a batch ended; nothing until then.
+pub(crate) type Outcome = Option<Result<(), Failed>>;
+
+/// A record could not be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failed;
+
+/// A batch on its way.
+pub(crate) struct Batch {
+    pub(crate) segment: Arc<Segment>,
+    /// Where in the log it goes.
+    pub(crate) offset: u64,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) changes: Vec<(Name, Change)>,
+    /// Extents have been written since the data file was last synced.
+    pub(crate) sync_data: bool,
+    /// It is the last one of its segment: what the data file is to be cut to.
+    pub(crate) seal: Option<u64>,
+    pub(crate) done: watch::Sender<Outcome>,
+    /// Room in memory for what waits.
+    _permits: Vec<OwnedSemaphorePermit>,
+}
+
+/// A segment that takes records.
+pub(crate) struct Open {
+    pub(crate) segment: Arc<Segment>,
+    /// Where the next record goes.
+    log_tail: u64,
+    /// Where the batch begins that is being collected.
+    batch_at: u64,
+    batch: Vec<u8>,
+    changes: Vec<(Name, Change)>,
+    permits: Vec<OwnedSemaphorePermit>,
+    done: watch::Sender<Outcome>,
+    entries: Collected,
+    last_index: u64,
+    records: u64,
+    data_tail: u64,
+    /// How far there is room in the data file.
+    data_room: u64,
+    /// Extents on their way into it.
+    in_flight: u32,
+    data_dirty: bool,
+}
+
+/// Where a segment is continued that was used before.
+#[derive(Default)]
+pub(crate) struct Resume {
+    pub(crate) log_tail: u64,
+    pub(crate) data_tail: u64,
+    pub(crate) last_index: u64,
+    pub(crate) records: u64,
+    pub(crate) entries: Collected,
+}
+
+/// The open segments of a directory.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) current: Option<Open>,
+    /// Full ones, with extents on their way or a footer to be written.
+    pub(crate) closing: Vec<Open>,
+    /// The highest version of any record.
+    pub(crate) highest: Version,
+    /// Nothing can be written any more.
+    pub(crate) failed: bool,
+}
+
+/// A record to be appended.
+pub(crate) struct Append<'a> {
+    pub(crate) record: &'a Record,
+    pub(crate) name: Name,
+}
+
+impl Open {
+    pub(crate) fn new(segment: Arc<Segment>, resume: Resume) -> Self {
+        let Resume { log_tail, data_tail, last_index, records, entries } = resume;
+        Self {
+            segment,
+            log_tail,
+            batch_at: log_tail,
+            batch: Vec::new(),
+            changes: Vec::new(),
+            permits: Vec::new(),
+            done: watch::Sender::new(None),
+            entries,
+            last_index,
+            records,
+            data_tail,
+            data_room: data_tail,
+            in_flight: 0,
+            data_dirty: false,
+        }
+    }
+
+    /// Bytes that both files have, or will have when all that was appended is written.
+    pub(crate) fn len(&self) -> u64 {
+        self.log_tail + self.data_tail
+    }
+
+    /// Whether so much more fits into a segment of `capacity` bytes.
+    pub(crate) fn has_room(&self, need: u64, capacity: u64) -> bool {
+        self.len() + need + RESERVE + self.entries.len() as u64 <= capacity
+    }
+
+    /// Appends a record to the batch; its end can be awaited.
+    pub(crate) fn append(&mut self, append: &Append<'_>, seeds: &Seeds) -> watch::Receiver<Outcome> {
+        let Append { record, name } = append;
+        let place = self.push(record, seeds);
+        let place = match record.body {
+            Body::Extent(extent) => LogPlace::Data(extent),
+            Body::Packed(_) => place,
+        };
+        let Metadata { version, expires_ms, .. } = record.meta;
+        let entry = LogEntry { kind: record.kind, place, hash: *name, version, expires_ms, name: &record.name };
+        self.changes.push((*name, change(self.segment.number, &entry)));
+        self.entries.push(&entry);
+        if self.entries.len() >= INDEX_EVERY {
+            self.push_index(seeds);
+        }
+        self.done.subscribe()
+    }
+
+    /// Holds room in memory until the batch is written.
+    pub(crate) fn hold(&mut self, permit: OwnedSemaphorePermit) {
+        self.permits.push(permit);
+    }
+
+    fn push(&mut self, record: &Record, seeds: &Seeds) -> LogPlace {
+        let offset = self.log_tail;
+        let len = record.encode(&mut self.batch, seeds, self.segment.number, offset, self.batch_at);
+        self.log_tail = self.batch_at + self.batch.len() as u64;
+        self.records += 1;
+        LogPlace::Log { offset, len: len as u32 }
+    }
+
+    fn push_index(&mut self, seeds: &Seeds) {
+        let payload = Bytes::from(self.entries.take(self.last_index));
+        let meta = Metadata::new(0, elcache_core::digest::Digest([0; 32]), Version::default(), 0);
+        let record = Record { kind: Kind::Index, name: Bytes::new(), meta, body: Body::Packed(payload) };
+        self.last_index = self.log_tail;
+        self.push(&record, seeds);
+    }
+
+    fn pad_to_block(&mut self, seeds: &Seeds) {
+        let gap = self.log_tail.next_multiple_of(BLOCK as u64) - self.log_tail;
+        if gap > 0 {
+            pad(&mut self.batch, gap as usize, seeds, self.segment.number, self.log_tail);
+            self.log_tail += gap;
+        }
+    }
+
+    /// Room for an extent of so many bytes: where it goes, or up to where the data file has to be made longer first.
+    pub(crate) fn reserve(&mut self, len: u64) -> Result<u64, u64> {
+        let end = self.data_tail + len;
+        if end > self.data_room {
+            return Err(end);
+        }
+        self.in_flight += 1;
+        Ok(std::mem::replace(&mut self.data_tail, end))
+    }
+
+    /// The data file has room up to here.
+    pub(crate) fn set_room(&mut self, room: u64) {
+        self.data_room = self.data_room.max(room);
+    }
+
+    /// How far there is room in the data file.
+    pub(crate) fn room(&self) -> u64 {
+        self.data_room
+    }
+
+    /// An extent has arrived, or will not.
+    pub(crate) fn landed(&mut self, written: bool) {
+        self.in_flight -= 1;
+        self.data_dirty |= written;
+    }
+
+    fn take(&mut self, seal: bool) -> Batch {
+        let bytes = std::mem::take(&mut self.batch);
+        let batch = Batch {
+            segment: Arc::clone(&self.segment),
+            offset: self.batch_at,
+            bytes,
+            changes: std::mem::take(&mut self.changes),
+            sync_data: std::mem::take(&mut self.data_dirty),
+            seal: seal.then_some(self.data_tail),
+            done: std::mem::replace(&mut self.done, watch::Sender::new(None)),
+            _permits: std::mem::take(&mut self.permits),
+        };
+        self.batch_at = self.log_tail;
+        batch
+    }
+}
+
+impl State {
+    /// The segment of this number, if it takes records.
+    pub(crate) fn open(&mut self, number: u32) -> Option<&mut Open> {
+        self.closing.iter_mut().chain(&mut self.current).find(|open| open.segment.number == number)
+    }
+
+    /// Whether a segment takes records.
+    pub(crate) fn is_open(&self, number: u32) -> bool {
+        self.closing.iter().chain(&self.current).any(|open| open.segment.number == number)
+    }
+
+    /// The next batch to write: of the oldest segment first. `pad`: to the end of a block.
+    pub(crate) fn next_batch(&mut self, seeds: &Seeds, pad: bool, now_ms: u64) -> Option<Batch> {
+        let highest = self.highest;
+        if let Some(place) = self.closing.iter().position(|open| open.in_flight == 0) {
+            let mut open = self.closing.remove(place);
+            open.close(seeds, highest, now_ms);
+            return Some(open.take(true));
+        }
+        let open = self.closing.iter_mut().chain(&mut self.current).find(|open| !open.batch.is_empty())?;
+        if pad {
+            open.pad_to_block(seeds);
+        }
+        Some(open.take(false))
+    }
+
+    /// Has the current segment closed.
+    pub(crate) fn close_current(&mut self) {
+        self.closing.extend(self.current.take());
+    }
+
+    /// Gives a segment up that cannot be written: what waits for it has failed.
+    pub(crate) fn abandon(&mut self, number: u32) {
+        let is = |open: &Open| open.segment.number == number;
+        let current = self.current.take_if(|open| is(open));
+        for open in self.closing.extract_if(.., |open| is(open)).chain(current) {
+            open.done.send_replace(Some(Err(Failed)));
+        }
+    }
+}
+
+impl Open {
+    /// Appends what ends a log: the last index record and the footer.
+    fn close(&mut self, seeds: &Seeds, highest: Version, now_ms: u64) {
+        if !self.entries.is_empty() {
+            self.push_index(seeds);
+        }
+        self.pad_to_block(seeds);
+        let footer = Footer {
+            segment: self.segment.number,
+            last_index: self.last_index,
+            log_len: self.log_tail,
+            data_len: self.data_tail,
+            records: self.records,
+            highest,
+            sealed_ms: now_ms,
+        };
+        self.batch.extend_from_slice(&footer.encode(seeds));
+        self.log_tail += BLOCK as u64;
+    }
+}
+
+/// What an entry of a log means to the index.
+pub(crate) fn change(segment: u32, entry: &LogEntry<'_>) -> Change {
+    match known(segment, entry) {
+        Some(Entry { kind: Known::Tombstone, .. }) | None => Change::Remove,
+        Some(known) => Change::Put(known),
+    }
+}
+
+/// An entry of a log as the index has it; `None` for what it has none of.
+pub(crate) fn known(segment: u32, entry: &LogEntry<'_>) -> Option<Entry> {
+    let kind = match entry.kind {
+        Kind::Value => Known::Value,
+        Kind::Root => Known::Root,
+        Kind::Page => Known::Page,
+        Kind::Chunk => Known::Chunk,
+        Kind::Tombstone => Known::Tombstone,
+        Kind::Index => return None,
+    };
+    let expires_s = entry.expires_ms.map_or(0, |ms| ms.div_ceil(1000).clamp(1, u32::MAX.into()) as u32);
+    let place = Place { segment, file: in_file(entry.place) };
+    Some(Entry { kind, place, expires_s, used: false, heat: 0 })
+}
+
+fn in_file(place: LogPlace) -> InFile {
+    match place {
+        LogPlace::Log { offset, len } => InFile::Small { offset, len: len.next_multiple_of(RECORD_ALIGN as u32) },
+        LogPlace::Data(Extent { block, head_blocks, len }) => InFile::Bulk {
+            offset: u64::from(block) * BLOCK as u64,
+            head_len: head_blocks.saturating_mul(BLOCK as u32),
+            payload_len: len.div_ceil(BLOCK as u32).saturating_mul(BLOCK as u32),
+        },
+    }
+}

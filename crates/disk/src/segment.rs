@@ -1,0 +1,90 @@
+//! Segments: pairs of files, by number.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::io::File;
+
+/// A segment that can be read.
+pub(crate) struct Segment {
+    pub(crate) number: u32,
+    pub(crate) log: Arc<File>,
+    /// `None` where no extent was written.
+    pub(crate) data: Option<Arc<File>>,
+    /// What its files occupy, or may come to occupy while it is open.
+    bytes: AtomicU64,
+    pins: AtomicU32,
+}
+
+impl Segment {
+    pub(crate) fn new(number: u32, log: Arc<File>, data: Option<Arc<File>>, bytes: u64) -> Arc<Self> {
+        Arc::new(Self { number, log, data, bytes: AtomicU64::new(bytes), pins: AtomicU32::new(0) })
+    }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_bytes(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Keeps a segment from being freed.
+pub(crate) struct Pin(Arc<Segment>);
+
+impl Pin {
+    pub(crate) fn new(segment: &Arc<Segment>) -> Self {
+        segment.pins.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(segment))
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.pins.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// All segments.
+#[derive(Default)]
+pub(crate) struct Segments(RwLock<BTreeMap<u32, Arc<Segment>>>);
+
+impl Segments {
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<Segment>> {
+        self.0.read().get(&number).cloned()
+    }
+
+    pub(crate) fn insert(&self, segment: &Arc<Segment>) {
+        self.0.write().insert(segment.number, Arc::clone(segment));
+    }
+
+    /// Takes the lowest out, unless it is pinned or `keep` wants it.
+    pub(crate) fn take_lowest(&self, keep: impl Fn(u32) -> bool) -> Option<Arc<Segment>> {
+        let mut segments = self.0.write();
+        let (&number, lowest) = segments.first_key_value()?;
+        if keep(number) || lowest.pins.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        segments.remove(&number)
+    }
+
+    /// What all of them occupy.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.read().values().map(|segment| segment.bytes()).sum()
+    }
+
+    /// The lowest and the highest number.
+    pub(crate) fn ends(&self) -> Option<(u32, u32)> {
+        let segments = self.0.read();
+        Some((*segments.first_key_value()?.0, *segments.last_key_value()?.0))
+    }
+
+    /// Whether a segment is in the half that will be freed sooner.
+    pub(crate) fn is_old(&self, number: u32) -> bool {
+        self.ends().is_none_or(|(lowest, highest)| number - lowest < (highest - lowest) / 2)
+    }
+}
