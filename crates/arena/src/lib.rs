@@ -6,6 +6,7 @@
 //! - [`region`]: 64 MiB of a memfd, mapped. The only place that maps memory.
 //! - [`pool`]: which blocks and slots are in use; the limit.
 //! - [`buffer`]: room that an upload fills.
+//! - [`prefetch`]: asking for memory before it is needed.
 //! - [`record`]: finished bytes, immutable, found by number and kept by counting.
 //!
 //! # Invariants
@@ -20,11 +21,13 @@
 pub mod buffer;
 mod class;
 mod pool;
+mod prefetch;
 mod record;
 mod region;
 
 pub use buffer::PageBuffer;
-pub use pool::{BLOCK_SIZE, Pool};
+pub use pool::{BLOCK_SIZE, Hint, Pool};
+pub use prefetch::prefetch;
 pub use record::{NewRecord, OwnedRef, Record, Records, Retired};
 
 /// Bytes in a page: the granule of payload pieces.

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::PAGE_SIZE;
 use crate::class::{self, Class};
+use crate::prefetch;
 use crate::region::{self, REGION_SIZE, Region};
 
 /// Bytes in a block.
@@ -29,6 +30,15 @@ const SPARE_BLOCKS: usize = REGION_BLOCKS;
 /// A place in the pool, in 42 bits: region (14), block (10), slot or number of blocks (10), class or [`RUN`] (8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Loc(u64);
+
+/// Where a place begins, in cache lines from the beginning of the pool; above 256 GiB the count begins again. Good enough
+/// to fetch what may be there early, and for nothing else.
+pub type Hint = u32;
+
+const CACHE_LINE: usize = 64;
+const REGION_LINES: usize = REGION_SIZE / CACHE_LINE;
+/// Cache lines that a hint brings: small records are there as a whole, of the others the name and what follows it.
+const HINTED_LINES: usize = 3;
 
 /// Bits in a [`Loc`].
 pub(crate) const LOC_BITS: u32 = 42;
@@ -80,6 +90,10 @@ impl Loc {
     fn offset(self) -> usize {
         let within = self.class().map_or(0, |class| self.number() * class::size(class));
         self.block() * BLOCK_SIZE + within
+    }
+
+    pub(crate) fn hint(self) -> Hint {
+        (self.region() * REGION_LINES + self.offset() / CACHE_LINE) as Hint
     }
 
     /// Bytes at this place.
@@ -238,6 +252,13 @@ impl Pool {
     pub(crate) unsafe fn bytes(&self, loc: Loc) -> &[u8] {
         // SAFETY: a place in use lies within a mapped region; the caller answers for writers.
         unsafe { slice::from_raw_parts(self.pointer(loc), loc.len()) }
+    }
+
+    /// Has what begins here in the processor's caches soon, if anything does.
+    pub(crate) fn prefetch(&self, hint: Hint) {
+        let Some(base) = self.bases.get(hint as usize / REGION_LINES) else { return };
+        let start = base.load(Ordering::Relaxed).wrapping_add(hint as usize % REGION_LINES * CACHE_LINE);
+        (0..HINTED_LINES).for_each(|line| prefetch::line(start.wrapping_add(line * CACHE_LINE)));
     }
 
     /// The bytes of a place, to be written.

@@ -126,8 +126,8 @@ impl Policy {
         self.residents.relocate(slot, Side::Frequent, End::Mru);
     }
 
-    /// As [`Policy::hit`] for each, in this order. Their places in the lists are read before any is moved: one after another,
-    /// each move would wait for memory, and together they wait once.
+    /// As [`Policy::hit`] for each, in this order. Their places in the lists are asked for before any is moved:
+    /// one after another, each move would wait for memory, and together they wait once.
     pub fn hit_all(&mut self, slots: &[u32]) {
         self.residents.touch(slots);
         slots.iter().for_each(|&slot| self.hit(slot));

@@ -12,10 +12,10 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::hits::Hits;
 use crate::layout::{self, Kind};
 use crate::policy::{Admission, Policy};
-use crate::table::{Table, Writer};
+use crate::table::{Entry, Table, Writer};
 
 /// What an entry weighs beyond its record: its share of the table, its cell, its place in the policy's lists.
-pub(crate) const ENTRY_OVERHEAD: u64 = 32;
+pub(crate) const ENTRY_OVERHEAD: u64 = 38;
 /// Pinned victims that an eviction passes over before it takes the next one all the same.
 const MAX_ROTATIONS: usize = 64;
 
@@ -100,9 +100,9 @@ impl Shard {
 
     /// The record of this name. Takes no lock.
     pub(crate) fn find(&self, name: Name<'_>) -> Option<Record<'_>> {
-        self.table.find(name.hash, |number| {
+        self.table.find(name.hash, |Entry { number, hint }| {
             self.records
-                .get(number)
+                .get_hinted(number, hint)
                 .filter(|record| layout::is_named(record.content(), name.kind, name.bytes))
         })
     }
@@ -151,11 +151,12 @@ impl Shard {
         if old.is_none() && state.writer.entries() >= self.most as usize {
             return Err(record);
         }
+        let hint = record.hint();
         let number = self.records.insert(record)?;
         let State { policy, writer, owners } = &mut *state;
         match old {
             Some(old) => {
-                self.table.replace(writer, name.hash, old, number);
+                self.table.replace(writer, name.hash, old, Entry { number, hint });
                 policy.remove(old);
                 if let Some(owners_before) = owners.remove(&old) {
                     owners.insert(number, owners_before);
@@ -163,7 +164,9 @@ impl Shard {
                 self.records.release(old);
             }
             None => {
-                let inserted = self.table.insert(writer, name.hash, number, |number| self.hash_of(number));
+                let inserted = self
+                    .table
+                    .insert(writer, name.hash, Entry { number, hint }, |number| self.hash_of(number));
                 debug_assert!(inserted, "the table has room for as many entries as there are numbers");
                 self.count(name.kind, 1);
             }
