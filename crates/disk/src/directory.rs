@@ -100,7 +100,8 @@ impl Directory {
         let io = |what| move |error| DirectoryError::Io(what, error);
         let entries = device.list(&path).map_err(io("it cannot be read"))?;
         let identity = if entries.iter().any(|entry| entry.name == IDENTITY) {
-            let bytes = read_file(device, &path.join(IDENTITY)).await.map_err(io("its IDENTITY cannot be read"))?;
+            let bytes =
+                read_file(device, &path.join(IDENTITY)).await.map_err(io("its IDENTITY cannot be read"))?;
             Identity::decode(&bytes).map_err(|unusable| match unusable {
                 Unusable::Version(version) => DirectoryError::Version(version),
                 Unusable::Damaged => DirectoryError::Damaged,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use elcache_core::clock::Clock;
-use elcache_core::payload::{Buffers, Payload};
+use elcache_core::payload::Buffers;
 use elcache_core::tier::Refusal;
 use elcache_core::value::Version;
 use parking_lot::Mutex;
@@ -84,6 +84,8 @@ pub(crate) struct Disk {
     /// Bytes that uploads have been promised.
     pub(crate) promised: Arc<AtomicU64>,
     pub(crate) stopping: AtomicBool,
+    /// Where chance comes from that nothing depends on.
+    pub(crate) chance: AtomicU64,
 }
 
 /// What a directory at work is made of.
@@ -120,6 +122,7 @@ impl Disk {
             counters: Counters::default(),
             promised: Arc::default(),
             stopping: AtomicBool::new(false),
+            chance: AtomicU64::new(0),
         })
     }
 
@@ -138,7 +141,8 @@ impl Disk {
     async fn append_one(self: &Arc<Self>, append: &Append<'_>) -> Result<watch::Receiver<Outcome>, Refusal> {
         let len = append.record.len();
         let permits = len.div_ceil(PERMIT) as u32;
-        let permit = Arc::clone(&self.waiting).acquire_many_owned(permits).await.map_err(|_| Refusal::Failed)?;
+        let permit =
+            Arc::clone(&self.waiting).acquire_many_owned(permits).await.map_err(|_| Refusal::Failed)?;
         let capacity = self.config.segment_bytes();
         loop {
             {
@@ -147,7 +151,8 @@ impl Disk {
                     return Err(Refusal::Failed);
                 }
                 state.highest = state.highest.max(append.record.meta.version);
-                if let Some(open) = state.current.as_mut().filter(|open| open.has_room(len as u64, capacity)) {
+                if let Some(open) = state.current.as_mut().filter(|open| open.has_room(len as u64, capacity))
+                {
                     open.hold(permit);
                     let done = open.append(append, &self.directory.seeds);
                     drop(state);
@@ -187,8 +192,7 @@ impl Disk {
                 }
                 match state {
                     Recovery::Running(_) => recovery.changed().await.map_err(|_| NotYet)?,
-                    Recovery::Done => return Ok(None),
-                    Recovery::Failed => return Err(NotYet),
+                    Recovery::Done | Recovery::Failed => return Ok(None),
                 }
             }
         };
@@ -198,7 +202,7 @@ impl Disk {
     /// As far as it can be said at once.
     pub(crate) fn look_up_now(&self, name: &Name) -> Option<Option<Entry>> {
         let entry = self.index.get(name);
-        (entry.is_some() || *self.recovery.borrow() == Recovery::Done).then_some(entry)
+        (entry.is_some() || !matches!(*self.recovery.borrow(), Recovery::Running(_))).then_some(entry)
     }
 
     /// Waits until recovery has ended.
@@ -260,11 +264,6 @@ pub(crate) async fn off_thread<T: Send + 'static>(
 ) -> Option<T> {
     const INLINE: usize = 128 << 10;
     if bytes <= INLINE { Some(work()) } else { tokio::task::spawn_blocking(work).await.ok() }
-}
-
-/// A payload as one run of bytes.
-pub(crate) fn contiguous(payload: &Payload) -> bytes::Bytes {
-    payload.to_contiguous()
 }
 
 impl From<Failed> for Refusal {

@@ -132,7 +132,8 @@ impl Disk {
 
     /// Head, payload and zeros to the end of the last block. What lies as direct I/O needs it is not copied.
     fn to_write(&self, head: &[u8], payload: &Payload) -> Memory {
-        let fits = |piece: &Bytes| piece.as_ptr().addr().is_multiple_of(BLOCK) && piece.len().is_multiple_of(BLOCK);
+        let fits =
+            |piece: &Bytes| piece.as_ptr().addr().is_multiple_of(BLOCK) && piece.len().is_multiple_of(BLOCK);
         let as_is = payload.pieces().take_while(|piece| fits(piece)).map(Bytes::len).sum::<usize>();
         let mut parts = vec![Part::Blocks(self.filled(head))];
         if as_is > 0 {
@@ -227,14 +228,18 @@ impl Disk {
     /// Bytes of an extent from `at` on, blocks and all: in blocks of the device's if they are few and there are some, else in
     /// a buffer within the budget.
     async fn read_some(&self, place: &Place, at: usize, len: usize) -> Result<Payload, Broken> {
-        if len <= ROOM && let Ok(_room) = self.rooms.try_acquire() {
+        if len <= ROOM
+            && let Ok(_room) = self.rooms.try_acquire()
+        {
             let blocks = self.read_blocks(place, at, len.next_multiple_of(BLOCK)).await?;
             return Ok(Bytes::from_owner(blocks).slice(..len).into());
         }
         let buffer = self.buffer(len.next_multiple_of(BLOCK)).await?;
         let memory = Memory::of(Part::Buffer(buffer));
         let (count, memory) = self.read(place, place.offset + at as u64, memory).await?;
-        let Some(Part::Buffer(mut buffer)) = memory.parts.into_iter().next() else { return Err(Broken::NotNow) };
+        let Some(Part::Buffer(mut buffer)) = memory.parts.into_iter().next() else {
+            return Err(Broken::NotNow);
+        };
         if count < len {
             return Err(Broken::Damaged);
         }

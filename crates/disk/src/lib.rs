@@ -1,14 +1,40 @@
 //! The disk tier: what is written outlives the process, and is found again after a restart.
 //!
-//! The format on disk is described in `docs/disk-format.md`, which is the authority.
+//! The format on disk is described in `docs/disk-format.md`, which is the authority; its rules about the order of everything
+//! are this crate's invariants.
 //!
 //! # Layout
+//! - [`tier`]: the tier as the coordinator sees it: values, chunks, pages, uploads.
+//! - `disk`: a directory at work: records are appended and found. `extents`: large payloads, written and read.
+//! - `log`: the open segments as plain state. `writer`: the task that writes their batches.
+//! - `space`: segments are opened and freed. `segment`: all segments that can be read.
+//! - `recovery`: the index from what is on the disk.
+//! - `directory`: whose directory it is, and its lock. `name`, `sums`: names in the index; sums of extents, cached.
 //! - `format`: what stands on the disk, as functions between bytes and types.
 //! - `index`: where the newest record of each name lies, in memory.
-//! - `io`: what is asked of the operating system, as one trait, and the two engines behind it.
+//! - [`io`]: what is asked of the operating system, as one trait, and the two engines behind it.
+//! - [`config`]: what it can be told.
+//!
+//! What this crate must not know: HTTP, the memory tier, who asks.
 
 #![deny(unsafe_code)]
 
+pub mod config;
+mod directory;
+mod disk;
+mod extents;
 mod format;
 mod index;
 pub mod io;
+mod log;
+mod name;
+mod recovery;
+mod segment;
+mod space;
+mod sums;
+pub mod tier;
+mod writer;
+
+pub use config::{DiskConfig, Durability};
+pub use directory::{DirectoryError, Lock, lock};
+pub use tier::{DiskParts, DiskReport, DiskTier};

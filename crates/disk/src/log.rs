@@ -47,7 +47,7 @@ pub(crate) struct Batch {
     pub(crate) seal: Option<u64>,
     pub(crate) done: watch::Sender<Outcome>,
     /// Room in memory for what waits.
-    _permits: Vec<OwnedSemaphorePermit>,
+    pub(crate) permits: Vec<OwnedSemaphorePermit>,
 }
 
 /// A segment that takes records.
@@ -140,7 +140,8 @@ impl Open {
             Body::Packed(_) => place,
         };
         let Metadata { version, expires_ms, .. } = record.meta;
-        let entry = LogEntry { kind: record.kind, place, hash: *name, version, expires_ms, name: &record.name };
+        let entry =
+            LogEntry { kind: record.kind, place, hash: *name, version, expires_ms, name: &record.name };
         self.changes.push((*name, change(self.segment.number, &entry)));
         self.entries.push(&entry);
         if self.entries.len() >= INDEX_EVERY {
@@ -214,7 +215,7 @@ impl Open {
             sync_data: std::mem::take(&mut self.data_dirty),
             seal: seal.then_some(self.data_tail),
             done: std::mem::replace(&mut self.done, watch::Sender::new(None)),
-            _permits: std::mem::take(&mut self.permits),
+            permits: std::mem::take(&mut self.permits),
         };
         self.batch_at = self.log_tail;
         batch
@@ -308,7 +309,9 @@ pub(crate) fn known(segment: u32, entry: &LogEntry<'_>) -> Option<Entry> {
 
 fn in_file(place: LogPlace) -> InFile {
     match place {
-        LogPlace::Log { offset, len } => InFile::Small { offset, len: len.next_multiple_of(RECORD_ALIGN as u32) },
+        LogPlace::Log { offset, len } => {
+            InFile::Small { offset, len: len.next_multiple_of(RECORD_ALIGN as u32) }
+        }
         LogPlace::Data(Extent { block, head_blocks, len }) => InFile::Bulk {
             offset: u64::from(block) * BLOCK as u64,
             head_len: head_blocks.saturating_mul(BLOCK as u32),

@@ -49,7 +49,8 @@ impl Disk {
                 Some(open) => match (need, open.segment.data.clone()) {
                     (Need::Extent(len), Some(data)) => {
                         let room = open.room();
-                        let wanted = (room + (capacity / STEPS).max(len)).next_multiple_of(4096).min(capacity);
+                        let wanted =
+                            (room + (capacity / STEPS).max(len)).next_multiple_of(4096).min(capacity);
                         (wanted > room).then_some((open.segment.number, data, room..wanted))
                     }
                     _ => return Ok(()),
@@ -82,7 +83,9 @@ impl Disk {
             return Ok(());
         }
         let capacity = self.config.segment_bytes();
-        while self.segments.bytes() + capacity > self.config.max_bytes || !self.file_system_has(capacity).await? {
+        while self.segments.bytes() + capacity > self.config.max_bytes
+            || !self.file_system_has(capacity).await?
+        {
             if !self.free_lowest().await {
                 return Err(Refusal::Full);
             }
@@ -166,7 +169,11 @@ impl Disk {
         self.answer("a segment cannot be removed", removed.await).is_ok()
     }
 
-    fn answer<T>(&self, what: &str, answer: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T, Refusal> {
+    fn answer<T>(
+        &self,
+        what: &str,
+        answer: Result<io::Result<T>, tokio::task::JoinError>,
+    ) -> Result<T, Refusal> {
         match answer {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(error)) => {

@@ -35,7 +35,7 @@ impl Disk {
     }
 
     async fn write_batch(&self, batch: Batch) {
-        let Batch { segment, offset, bytes, changes, sync_data, seal, done, _permits } = batch;
+        let Batch { segment, offset, bytes, changes, sync_data, seal, done, permits } = batch;
         let end = offset + bytes.len() as u64;
         let sync = self.config.durability == Durability::Power;
         let written = async {
@@ -56,6 +56,7 @@ impl Disk {
             return;
         }
         self.counters.written.fetch_add(end - offset, Ordering::Relaxed);
+        drop(permits);
         for (name, change) in &changes {
             self.apply(name, change).await;
         }
@@ -78,7 +79,9 @@ impl Disk {
                         // deletion would not find it.
                         self.index.remove(name);
                         self.state.lock().failed = true;
-                        tracing::error!("there is no memory for the disk's index: the disk takes no more writes");
+                        tracing::error!(
+                            "there is no memory for the disk's index: the disk takes no more writes"
+                        );
                         return;
                     }
                 }
@@ -102,7 +105,10 @@ impl Disk {
         if let Err(error) = synced {
             state.failed = true;
             drop(state);
-            self.failed("what could not be written cannot be taken back: the disk takes no more writes", &error);
+            self.failed(
+                "what could not be written cannot be taken back: the disk takes no more writes",
+                &error,
+            );
         }
     }
 

@@ -68,10 +68,7 @@ impl Census {
     }
 
     pub(super) fn live(&self, segment: u32) -> Live {
-        self.row(segment)
-            .ok()
-            .and_then(|row| self.rows.get(row))
-            .map_or_else(Live::default, |row| row.live)
+        self.row(segment).ok().and_then(|row| self.rows.get(row)).map_or_else(Live::default, |row| row.live)
     }
 
     /// Counts one entry in another's place; false, and nothing changes, when the budget has no room. What is below

@@ -1,0 +1,566 @@
+//! Recovery: what the segments say is put into the index, the newest first.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::{Bytes, BytesMut};
+use elcache_core::value::Version;
+
+use crate::directory::{parse_name, perform};
+use crate::disk::{Disk, Recovery};
+use crate::format::entries::{self, Collected, Entry as LogEntry, Place as LogPlace};
+use crate::format::record::{self, Body, Kind, MAX_RECORD, Next, Record};
+use crate::format::segment::{Footer, Header};
+use crate::format::{BLOCK, Damaged, LOG_START, RECORD_ALIGN};
+use crate::index::Refused;
+use crate::index::entry::{Entry, InFile, Kind as Known, Name};
+use crate::index::sweep::{Cursor, Sweep};
+use crate::io::{Action, Memory, Open as OpenFile, Part};
+use crate::log::{Open, Resume, known};
+use crate::name;
+use crate::segment::Segment;
+
+/// A log is read in pieces of this length.
+const PIECE: usize = 1 << 20;
+/// Entries that go into the index in one go.
+const BATCH: usize = 8192;
+/// Nodes of the index that are looked at before others get their turn.
+const SWEEP: usize = 4096;
+
+/// A segment that was found, and what its files are.
+struct Found {
+    segment: Arc<Segment>,
+    log_len: u64,
+    data_len: u64,
+}
+
+/// What a log that was read record by record holds.
+#[derive(Default)]
+struct Scanned {
+    /// What is behind the last index record, in the order of the log.
+    records: Vec<Noted>,
+    last_index: u64,
+    count: u64,
+    /// Where the data file's last extent ends.
+    data_tail: u64,
+    highest: Version,
+    /// Behind the last record that counts.
+    end: u64,
+    /// Something in it does not verify, with something behind it that counts.
+    damaged: bool,
+}
+
+/// What recovery keeps of a record.
+struct Noted {
+    hash: Name,
+    kind: Kind,
+    place: LogPlace,
+    version: Version,
+    expires_ms: Option<u64>,
+    name: Bytes,
+}
+
+impl Scanned {
+    /// Adds what comes behind damage.
+    fn go_on_with(&mut self, behind: Self) {
+        if behind.last_index != 0 {
+            self.last_index = behind.last_index;
+            self.records.clear();
+        }
+        self.records.extend(behind.records);
+        self.count += behind.count;
+        self.data_tail = self.data_tail.max(behind.data_tail);
+        self.highest = self.highest.max(behind.highest);
+        self.end = self.end.max(behind.end);
+        self.damaged = true;
+    }
+}
+
+impl Noted {
+    fn entry(&self) -> LogEntry<'_> {
+        LogEntry {
+            kind: self.kind,
+            place: self.place,
+            hash: self.hash,
+            version: self.version,
+            expires_ms: self.expires_ms,
+            name: &self.name,
+        }
+    }
+}
+
+/// Puts everything into the index that the directory has, and says how it ended.
+pub(crate) async fn recover(disk: Arc<Disk>) {
+    let began = disk.clock.elapsed();
+    let state = match disk.recover_now().await {
+        Ok(segments) => {
+            let total = disk.index.total();
+            let took = disk.clock.elapsed().saturating_sub(began);
+            tracing::info!(
+                directory = %disk.directory.path.display(),
+                segments,
+                values = total.values,
+                entries = total.entries,
+                seconds = took.as_secs_f64(),
+                "the disk's index is complete"
+            );
+            Recovery::Done
+        }
+        Err(error) => {
+            disk.failed("the directory cannot be read: it is not used", &error);
+            disk.state.lock().failed = true;
+            Recovery::Failed
+        }
+    };
+    disk.recovery.send_replace(state);
+}
+
+impl Disk {
+    async fn recover_now(self: &Arc<Self>) -> io::Result<u64> {
+        let numbers = self.tidy_up().await?;
+        let mut done = 0;
+        let mut highest = Version::default();
+        for (place, (&number, &(log_len, data_len))) in numbers.iter().rev().enumerate() {
+            let found = self.open_found(number, log_len, data_len).await?;
+            let (version, complete) = self.take_in(&found, place == 0).await?;
+            highest = highest.max(version);
+            done += 1;
+            self.recovery.send_replace(Recovery::Running(done));
+            if !complete {
+                tracing::warn!(
+                    segment = number,
+                    "there is no memory for the whole index: what is oldest is given up"
+                );
+                while self.segments.ends().is_some_and(|(lowest, _)| lowest < number)
+                    && self.free_lowest().await
+                {}
+                self.give_up_below(&numbers, number).await?;
+                break;
+            }
+        }
+        {
+            let mut state = self.state.lock();
+            state.highest = state.highest.max(highest);
+        }
+        self.drop_tombstones().await;
+        Ok(done)
+    }
+
+    /// The segments, with the lengths of their files. What belongs to none, or to one that was freed, is removed.
+    async fn tidy_up(&self) -> io::Result<BTreeMap<u32, (u64, Option<u64>)>> {
+        let mut logs = BTreeMap::new();
+        let mut datas = BTreeMap::new();
+        for entry in self.device.list(&self.directory.segments())? {
+            match parse_name(&entry.name) {
+                Some((number, true)) => _ = logs.insert(number, entry.len),
+                Some((number, false)) => _ = datas.insert(number, entry.len),
+                None => tracing::warn!(
+                    file = entry.name,
+                    "this file is none of the disk tier's and is left alone"
+                ),
+            }
+        }
+        let next = logs.keys().chain(datas.keys()).max().map_or(1, |highest| highest.saturating_add(1));
+        self.next_number.store(next, Ordering::Relaxed);
+        let mut lowest = 0;
+        for &number in logs.keys().rev() {
+            if let Some(header) = self.header(number).await? {
+                lowest = header.lowest;
+                break;
+            }
+        }
+        let mut segments = BTreeMap::new();
+        for (&number, &log_len) in &logs {
+            if number < lowest {
+                self.device.remove(&self.directory.log(number))?;
+            } else {
+                segments.insert(number, (log_len, datas.get(&number).copied()));
+            }
+        }
+        for &number in datas.keys().filter(|number| !segments.contains_key(number)) {
+            self.device.remove(&self.directory.data(number))?;
+        }
+        Ok(segments)
+    }
+
+    async fn header(&self, number: u32) -> io::Result<Option<Header>> {
+        let log = self.device.open(&self.directory.log(number), OpenFile { create: false, direct: false })?;
+        let memory = Memory::of(Part::Blocks(self.device.blocks(BLOCK)));
+        let (count, memory) = perform(&*self.device, &log, Action::Read, 0, memory).await?;
+        let block = first_blocks(memory, count);
+        Ok(Header::decode(&block, number, &self.directory.seeds).ok())
+    }
+
+    async fn open_found(&self, number: u32, log_len: u64, data_len: Option<u64>) -> io::Result<Found> {
+        let (device, direct) = (Arc::clone(&self.device), self.config.direct);
+        let (log_path, data_path) = (self.directory.log(number), self.directory.data(number));
+        let files = tokio::task::spawn_blocking(move || {
+            let log = device.open(&log_path, OpenFile { create: false, direct: false })?;
+            let data = match data_len {
+                Some(_) => Some(device.open(&data_path, OpenFile { create: false, direct })?),
+                None => None,
+            };
+            io::Result::Ok((log, data))
+        });
+        let (log, data) = files.await??;
+        let data_len = data_len.unwrap_or(0);
+        let segment = Segment::new(number, log, data, log_len + data_len);
+        self.segments.insert(&segment);
+        Ok(Found { segment, log_len, data_len })
+    }
+
+    /// Puts a segment's entries into the index: the highest version among them, and whether all found room. The `last`
+    /// segment is gone on with, where that can be.
+    async fn take_in(self: &Arc<Self>, found: &Found, last: bool) -> io::Result<(Version, bool)> {
+        let number = found.segment.number;
+        let half = self.config.segment_bytes() / 2;
+        if let Some(footer) = self.footer(found).await? {
+            let complete = self.take_in_indexed(found, footer.last_index).await?;
+            if last && found.segment.data.is_some() && footer.log_len + footer.data_len <= half {
+                let resume = Resume {
+                    log_tail: footer.log_len,
+                    data_tail: footer.data_len,
+                    last_index: footer.last_index,
+                    records: footer.records,
+                    entries: Collected::default(),
+                };
+                self.go_on(found, resume).await?;
+            }
+            return Ok((footer.highest, complete));
+        }
+        let before = self.header(number).await?.map_or_else(Version::default, |header| header.highest);
+        let scanned = self.scan(found, found.log_len).await?;
+        let highest = before.max(scanned.highest);
+        let complete = self.put_all(found, scanned.records.iter().rev().map(Noted::entry))?
+            && self.take_in_indexed(found, scanned.last_index).await?;
+        self.settle_unsealed(found, &scanned, highest, last).await?;
+        Ok((highest, complete))
+    }
+
+    async fn footer(&self, found: &Found) -> io::Result<Option<Footer>> {
+        let Some(offset) = found.log_len.checked_sub(BLOCK as u64).filter(|&at| at >= LOG_START) else {
+            return Ok(None);
+        };
+        let block = self.read_log(&found.segment, offset, BLOCK).await?;
+        Ok(Footer::decode(&block, found.segment.number, offset, &self.directory.seeds).ok())
+    }
+
+    /// By the index records, from this one to the first.
+    async fn take_in_indexed(&self, found: &Found, last_index: u64) -> io::Result<bool> {
+        let number = found.segment.number;
+        let mut at = last_index;
+        while at != 0 {
+            let bytes = self.read_log(&found.segment, at, MAX_RECORD).await?;
+            let payload = match Record::decode(&bytes, &self.directory.seeds, number, at) {
+                Ok(Record { kind: Kind::Index, body: Body::Packed(payload), .. }) => Ok(payload),
+                _ => Err(Damaged),
+            };
+            let decoded =
+                payload.as_ref().map_err(|damaged| *damaged).and_then(|payload| entries::decode(payload));
+            match decoded {
+                Ok((before, entries)) if before < at => {
+                    if !self.put_all(found, entries.into_iter().rev())? {
+                        return Ok(false);
+                    }
+                    at = before;
+                }
+                _ => {
+                    // What it would have said, the records before it say.
+                    self.counters.damaged.fetch_add(1, Ordering::Relaxed);
+                    let scanned = self.scan(found, at).await?;
+                    if !self.put_all(found, scanned.records.iter().rev().map(Noted::entry))? {
+                        return Ok(false);
+                    }
+                    at = scanned.last_index;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(true)
+    }
+
+    /// Entries from the newest to the oldest; false when the index has no room for one.
+    fn put_all<'a>(&self, found: &Found, entries: impl Iterator<Item = LogEntry<'a>>) -> io::Result<bool> {
+        let mut batch = Vec::with_capacity(BATCH);
+        for entry in entries {
+            let Some(known) = known(found.segment.number, &entry) else { continue };
+            batch.push((entry.hash, within(known, found)));
+            if batch.len() == BATCH && !self.put_batch(&mut batch)? {
+                return Ok(false);
+            }
+        }
+        self.put_batch(&mut batch)
+    }
+
+    fn put_batch(&self, batch: &mut Vec<(Name, Entry)>) -> io::Result<bool> {
+        let put = self.index.put_batch_if_absent(batch);
+        batch.clear();
+        match put {
+            Ok(_) => Ok(true),
+            Err(Refused::Full) => Ok(false),
+            Err(Refused::OutOfRange) => Err(io::Error::other("a segment is larger than the index can tell")),
+        }
+    }
+
+    /// Reads a log record by record up to `end`.
+    async fn scan(&self, found: &Found, end: u64) -> io::Result<Scanned> {
+        let mut scan = Scan::new(self, found);
+        let mut read = LOG_START;
+        while read < end {
+            let len = PIECE.min((end - read) as usize);
+            let bytes = self.read_log(&found.segment, read, len).await?;
+            if bytes.is_empty() {
+                break;
+            }
+            read += bytes.len() as u64;
+            scan.feed(&bytes);
+            scan.advance(false);
+            tokio::task::yield_now().await;
+        }
+        scan.advance(true);
+        Ok(scan.finish())
+    }
+
+    /// A log that was not sealed: the last one is gone on with, if it is whole; others are sealed.
+    async fn settle_unsealed(
+        self: &Arc<Self>,
+        found: &Found,
+        scanned: &Scanned,
+        highest: Version,
+        last: bool,
+    ) -> io::Result<()> {
+        let mut entries = Collected::default();
+        scanned.records.iter().for_each(|noted| entries.push(&noted.entry()));
+        let resume = Resume {
+            log_tail: scanned.end.next_multiple_of(RECORD_ALIGN as u64),
+            data_tail: if found.segment.data.is_some() { scanned.data_tail } else { 0 },
+            last_index: scanned.last_index,
+            records: scanned.count,
+            entries,
+        };
+        {
+            let mut state = self.state.lock();
+            state.highest = state.highest.max(highest);
+        }
+        self.go_on(found, resume).await?;
+        if !last || scanned.damaged || found.segment.data.is_none() {
+            self.state.lock().close_current();
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Takes a segment for new records: cuts its files to what counts, and has the disk know of it.
+    async fn go_on(self: &Arc<Self>, found: &Found, resume: Resume) -> io::Result<()> {
+        let Found { segment, .. } = found;
+        let (log_len, tail) = (resume.log_tail, resume.data_tail);
+        let (device, log, data) = (Arc::clone(&self.device), Arc::clone(&segment.log), segment.data.clone());
+        tokio::task::spawn_blocking(move || {
+            device.truncate(&log, log_len)?;
+            match data {
+                Some(data) => device.truncate(&data, tail),
+                None => Ok(()),
+            }
+        })
+        .await??;
+        if let Some(data) = &segment.data {
+            perform(&*self.device, data, Action::Sync, 0, Memory::default()).await?;
+        }
+        perform(&*self.device, &segment.log, Action::Sync, 0, Memory::default()).await?;
+        let (device, path) = (Arc::clone(&self.device), self.directory.segments());
+        tokio::task::spawn_blocking(move || device.sync_directory(&path)).await??;
+        segment.set_bytes(self.config.segment_bytes());
+        let mut state = self.state.lock();
+        state.close_current();
+        state.current = Some(Open::new(Arc::clone(segment), resume));
+        Ok(())
+    }
+
+    /// Bytes of a log; fewer at its end.
+    async fn read_log(&self, segment: &Segment, offset: u64, len: usize) -> io::Result<Bytes> {
+        let memory = Memory::of(Part::Blocks(self.device.room(len)));
+        let (count, memory) = perform(&*self.device, &segment.log, Action::Read, offset, memory).await?;
+        Ok(first_blocks(memory, count.min(len)))
+    }
+
+    async fn give_up_below(
+        &self,
+        numbers: &BTreeMap<u32, (u64, Option<u64>)>,
+        number: u32,
+    ) -> io::Result<()> {
+        self.index.set_floor(number);
+        for (&lower, (_, data)) in numbers.range(..number) {
+            self.device.remove(&self.directory.log(lower))?;
+            if data.is_some() {
+                self.device.remove(&self.directory.data(lower))?;
+            }
+            self.device.sync_directory(&self.directory.segments())?;
+        }
+        Ok(())
+    }
+
+    async fn drop_tombstones(&self) {
+        let mut cursor = Cursor::default();
+        let sweep = Sweep { nodes: SWEEP, now_s: 0, drop_tombstones: true };
+        while !self.index.sweep(&mut cursor, &sweep, |_, _| {}).round_ended {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Where in the data file an extent ends.
+fn data_end(place: &LogPlace) -> u64 {
+    match place {
+        LogPlace::Data(extent) => {
+            let blocks = u64::from(extent.head_blocks) + u64::from(extent.len).div_ceil(BLOCK as u64);
+            (u64::from(extent.block) + blocks) * BLOCK as u64
+        }
+        LogPlace::Log { .. } => 0,
+    }
+}
+
+/// An entry that points outside of its file is dead.
+fn within(entry: Entry, found: &Found) -> Entry {
+    let inside = match entry.place.file {
+        InFile::Small { offset, len } => {
+            offset + u64::from(len) <= found.log_len.next_multiple_of(RECORD_ALIGN as u64)
+        }
+        InFile::Bulk { offset, .. } => offset + entry.place.bytes() <= found.data_len,
+    };
+    if inside || entry.kind == Known::Tombstone { entry } else { Entry { kind: Known::Dead, ..entry } }
+}
+
+fn first_blocks(memory: Memory, count: usize) -> Bytes {
+    match memory.parts.into_iter().next() {
+        Some(Part::Blocks(blocks)) => {
+            let len = count.min(blocks.len());
+            Bytes::from_owner(blocks).slice(..len)
+        }
+        _ => Bytes::new(),
+    }
+}
+
+/// Goes through a log. What comes behind damage counts only when its batch, or that of a record behind it, began after
+/// the damage.
+struct Scan<'a> {
+    disk: &'a Disk,
+    segment: u32,
+    /// What has been read and not been gone through.
+    bytes: BytesMut,
+    /// Where in the log that begins.
+    at: u64,
+    /// Where the last damage was, until it is known whether what is behind it counts.
+    damage: Option<u64>,
+    scanned: Scanned,
+    /// Records behind the damage.
+    doubtful: Scanned,
+}
+
+impl<'a> Scan<'a> {
+    fn new(disk: &'a Disk, found: &Found) -> Self {
+        let scanned = Scanned { end: LOG_START, ..Scanned::default() };
+        Self {
+            disk,
+            segment: found.segment.number,
+            bytes: BytesMut::new(),
+            at: LOG_START,
+            damage: None,
+            scanned,
+            doubtful: Scanned::default(),
+        }
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Goes on as far as what has been read allows: to the last byte at the `end` of the log.
+    fn advance(&mut self, end: bool) {
+        while self.bytes.len() >= record::PREFIX && (end || self.bytes.len() >= MAX_RECORD + BLOCK) {
+            let step = self.step();
+            let step = step.min(self.bytes.len());
+            _ = self.bytes.split_to(step);
+            self.at += step as u64;
+        }
+    }
+
+    /// Looks at what begins here, and says how much further to go.
+    fn step(&mut self) -> usize {
+        match self.read() {
+            Ok(Step::Padding) => {
+                let next = (self.at + 1).next_multiple_of(BLOCK as u64);
+                self.target().end = next;
+                (next - self.at) as usize
+            }
+            Ok(Step::Record(len, record, batch)) => {
+                self.note(len, &record, batch);
+                len.next_multiple_of(RECORD_ALIGN)
+            }
+            Err(Damaged) => {
+                if self.damage.is_none() {
+                    self.damage = Some(self.at);
+                }
+                RECORD_ALIGN
+            }
+        }
+    }
+
+    fn read(&self) -> Result<Step, Damaged> {
+        let seeds = &self.disk.directory.seeds;
+        match record::next(&self.bytes, seeds, self.segment, self.at)? {
+            Next::Padding => Ok(Step::Padding),
+            Next::Record(len) => {
+                let bytes = Bytes::copy_from_slice(self.bytes.get(..len).ok_or(Damaged)?);
+                let (record, batch) = Record::decode_in_batch(&bytes, seeds, self.segment, self.at)?;
+                Ok(Step::Record(len, Box::new(record), batch))
+            }
+        }
+    }
+
+    fn target(&mut self) -> &mut Scanned {
+        if self.damage.is_some() { &mut self.doubtful } else { &mut self.scanned }
+    }
+
+    fn note(&mut self, len: usize, record: &Record, batch: u64) {
+        if self.damage.is_some_and(|damage| batch > damage) {
+            // A batch that begins behind the damage was begun when what was before it had been written.
+            self.damage = None;
+            self.scanned.go_on_with(std::mem::take(&mut self.doubtful));
+        }
+        let at = self.at;
+        let into = self.target();
+        into.count += 1;
+        into.end = at + len as u64;
+        into.highest = into.highest.max(record.meta.version);
+        if record.kind == Kind::Index {
+            // It has what was before it.
+            into.last_index = at;
+            into.records.clear();
+            return;
+        }
+        let place = match record.body {
+            Body::Extent(extent) => LogPlace::Data(extent),
+            Body::Packed(_) => LogPlace::Log { offset: at, len: len as u32 },
+        };
+        into.data_tail = into.data_tail.max(data_end(&place));
+        into.records.push(Noted {
+            hash: name::of_record(record.kind, &record.name),
+            kind: record.kind,
+            place,
+            version: record.meta.version,
+            expires_ms: record.meta.expires_ms,
+            name: Bytes::copy_from_slice(&record.name),
+        });
+    }
+
+    fn finish(self) -> Scanned {
+        self.scanned
+    }
+}
+
+enum Step {
+    Padding,
+    Record(usize, Box<Record>, u64),
+}

@@ -1,0 +1,601 @@
+//! The disk tier as the coordinator sees it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use elcache_core::budget::Budget;
+use elcache_core::clock::Clock;
+use elcache_core::digest::Digest;
+use elcache_core::key::Key;
+use elcache_core::payload::{Buffers, Filled, Payload};
+use elcache_core::tier::{
+    Apart, Body as RootBody, ChunkRef, Hold, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply, Root,
+    Staged, Tier, TierName, Usage,
+};
+use elcache_core::tree::CHUNK_SIZE;
+use elcache_core::value::{Metadata, Version};
+use tokio::task::JoinHandle;
+
+use crate::config::DiskConfig;
+use crate::directory::{Directory, DirectoryError, Lock, perform};
+use crate::disk::{Disk, NotYet, Parts, Recovery, is_value};
+use crate::extents::{Arriving, Broken, Place, Source, answer};
+use crate::format::MAX_PACKED;
+use crate::format::extent::Head;
+use crate::format::record::{Body, Kind, Record};
+use crate::index::Index;
+use crate::index::entry::{Entry, HOT, InFile, Kind as Known, Name};
+use crate::index::sweep::{Cursor, Sweep};
+use crate::io::{Action, Device, Memory, Part as MemoryPart};
+use crate::name;
+use crate::segment::Pin;
+use crate::sums::SumsCache;
+use crate::{recovery, writer};
+
+/// How often the keeper looks around.
+const ROUND: Duration = Duration::from_millis(100);
+/// Nodes of the index that it looks at in a round.
+const SWEEP: usize = 16 << 10;
+/// Extents up to this length are read with their head.
+const EAGER: u32 = 64 << 10;
+/// Of what the directory may occupy, uploads may be promised nine tenths.
+const PROMISED: f64 = 0.9;
+
+/// Tier 2: one directory.
+pub struct DiskTier {
+    disk: Arc<Disk>,
+    writer: parking_lot::Mutex<Option<JoinHandle<()>>>,
+    keepers: [JoinHandle<()>; 2],
+    lock: Option<Lock>,
+}
+
+/// What a disk tier is made of.
+pub struct DiskParts {
+    /// What it can be told.
+    pub config: DiskConfig,
+    /// What reads and writes.
+    pub device: Arc<dyn Device>,
+    /// The directory.
+    pub path: PathBuf,
+    /// That nobody else uses it; none for a device that only pretends.
+    pub lock: Option<Lock>,
+    /// What this node is called, when the directory does not know it yet.
+    pub node_name: String,
+    /// The memory budget: the index is in it.
+    pub budget: Arc<Budget>,
+    /// Where buffers come from.
+    pub buffers: Arc<dyn Buffers>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness, for ids and seeds.
+    pub random: Box<dyn FnMut() -> u64 + Send>,
+}
+
+/// What the metrics and the health of the tier say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskReport {
+    /// Bytes that went to the disk.
+    pub written_bytes: u64,
+    /// Bytes that clients stored.
+    pub stored_bytes: u64,
+    /// Operations that failed.
+    pub io_errors: u64,
+    /// Records that did not verify.
+    pub damaged: u64,
+    /// Operations that read.
+    pub reads: u64,
+    /// The index is not complete yet.
+    pub recovering: bool,
+    /// Nothing can be written any more.
+    pub failed: bool,
+}
+
+impl DiskTier {
+    /// Takes a directory and begins to find what is in it. Runs in the tokio runtime that this is called in until it is dropped.
+    pub async fn open(parts: DiskParts) -> Result<Arc<Self>, DirectoryError> {
+        let DiskParts { config, device, path, lock, node_name, budget, buffers, clock, mut random } = parts;
+        let directory = Directory::open(&device, path, &node_name, clock.now_ms(), &mut random).await?;
+        let no_memory =
+            |_| DirectoryError::Io("its index finds no memory", std::io::ErrorKind::OutOfMemory.into());
+        let index = Index::new(random(), &budget).map_err(no_memory)?;
+        let sums = SumsCache::new(&budget);
+        let disk = Disk::new(Parts { config, device, directory, index, sums, buffers, clock });
+        let writer = tokio::spawn(writer::write_batches(Arc::clone(&disk)));
+        let keepers =
+            [tokio::spawn(recovery::recover(Arc::clone(&disk))), tokio::spawn(keep_house(Arc::clone(&disk)))];
+        Ok(Arc::new(Self { disk, writer: parking_lot::Mutex::new(Some(writer)), keepers, lock }))
+    }
+
+    /// What the directory calls the node.
+    pub fn node_name(&self) -> &str {
+        &self.disk.directory.identity.node_name
+    }
+
+    /// What has happened.
+    pub fn report(&self) -> DiskReport {
+        let counters = &self.disk.counters;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        DiskReport {
+            written_bytes: of(&counters.written),
+            stored_bytes: of(&counters.stored),
+            io_errors: of(&counters.failed),
+            damaged: of(&counters.damaged),
+            reads: of(&counters.reads),
+            recovering: matches!(*self.disk.recovery.borrow(), Recovery::Running(_)),
+            failed: self.disk.state.lock().failed,
+        }
+    }
+
+    /// Waits until everything is found that is there; the highest version of any of it.
+    pub async fn recovered(&self) -> Version {
+        let mut recovery = self.disk.recovery.subscribe();
+        // The sender lives as long as the tier.
+        let _ = recovery.wait_for(|state| !matches!(state, Recovery::Running(_))).await;
+        self.disk.highest()
+    }
+
+    /// Writes what waits, and ends the open segment so that the next start need not read it. What is written afterwards is
+    /// refused.
+    pub async fn close(&self) {
+        let writer = self.writer.lock().take();
+        let Some(writer) = writer else { return };
+        {
+            let mut state = self.disk.state.lock();
+            state.close_current();
+            state.failed = true;
+        }
+        self.disk.stopping.store(true, Ordering::Release);
+        self.disk.work.notify_one();
+        // An error means that the runtime is going down.
+        let _ = writer.await;
+    }
+}
+
+impl Drop for DiskTier {
+    fn drop(&mut self) {
+        self.keepers.iter().for_each(JoinHandle::abort);
+        self.writer.lock().take().inspect(JoinHandle::abort);
+        drop(self.lock.take());
+    }
+}
+
+/// Frees what is over the high watermark, and finds what has expired.
+async fn keep_house(disk: Arc<Disk>) {
+    let mut cursor = Cursor::default();
+    loop {
+        tokio::time::sleep(ROUND).await;
+        let high = disk.config.max_bytes as f64 * disk.config.high_watermark;
+        while disk.segments.bytes() as f64 > high && disk.free_lowest().await {}
+        if disk.recovered().await.is_err() {
+            continue;
+        }
+        let now_s = u32::try_from(disk.clock.now_ms() / 1000).unwrap_or(u32::MAX);
+        let sweep = Sweep { nodes: SWEEP, now_s, drop_tombstones: false };
+        disk.index
+            .sweep(&mut cursor, &sweep, |_, _| _ = disk.counters.expired.fetch_add(1, Ordering::Relaxed));
+    }
+}
+
+impl Disk {
+    async fn find_root(self: &Arc<Self>, key: &Key) -> Lookup<Root> {
+        let name = name::of_key(key);
+        match self.look_up(&name).await {
+            Ok(Some(entry)) if is_value(&entry) => self.read_root(key, &name, &entry).await,
+            Ok(_) => Lookup::Miss,
+            Err(NotYet) => Lookup::Busy,
+        }
+    }
+
+    async fn read_root(self: &Arc<Self>, key: &Key, name: &Name, entry: &Entry) -> Lookup<Root> {
+        let root = match entry.place.file {
+            InFile::Small { .. } => self
+                .read_record(entry, &[Kind::Value, Kind::Root], key.as_bytes())
+                .await
+                .and_then(|record| match (record.kind, record.body) {
+                    (Kind::Root, _) => Ok(Root { meta: record.meta, body: RootBody::Chunks(None) }),
+                    (_, Body::Packed(bytes)) => {
+                        Ok(Root { meta: record.meta, body: RootBody::Here(bytes.into()) })
+                    }
+                    (_, Body::Extent(_)) => Err(Broken::Damaged),
+                }),
+            InFile::Bulk { payload_len, .. } => self.read_apart(key, name, entry, payload_len).await,
+        };
+        match answer(self, name, entry, root) {
+            Lookup::Hit(root) if root.meta.expired(self.clock.now_ms()) => {
+                self.index.bury(name, &entry.place);
+                self.counters.expired.fetch_add(1, Ordering::Relaxed);
+                Lookup::Miss
+            }
+            Lookup::Hit(root) => {
+                self.index.touch(name, &entry.place);
+                Lookup::Hit(root)
+            }
+            other => other,
+        }
+    }
+
+    async fn read_apart(
+        self: &Arc<Self>,
+        key: &Key,
+        name: &Name,
+        entry: &Entry,
+        payload_len: u32,
+    ) -> Result<Root, Broken> {
+        let place = self.place(entry).ok_or(Broken::NotNow)?;
+        let eager = if payload_len <= EAGER { payload_len } else { 0 };
+        let (head, bytes) = self.read_head(&place, eager).await?;
+        if head.kind != Kind::Value || head.name != key.as_bytes() {
+            return Err(Broken::Damaged);
+        }
+        let meta = head.meta.clone();
+        let body = if bytes.len() == head.len as usize {
+            RootBody::Here(bytes)
+        } else {
+            RootBody::Apart(Arc::new(ApartExtent::new(self, *name, *entry, place, &head)))
+        };
+        Ok(Root { meta, body })
+    }
+
+    /// The record of an entry in a log, if it is of one of these kinds and bears this name.
+    async fn read_record(&self, entry: &Entry, kinds: &[Kind], name: &[u8]) -> Result<Record, Broken> {
+        let InFile::Small { offset, len } = entry.place.file else { return Err(Broken::Damaged) };
+        let segment = self.segment(entry).ok_or(Broken::NotNow)?;
+        let memory = Memory::of(MemoryPart::Blocks(self.device.room(len as usize)));
+        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        let read = perform(&*self.device, &segment.log, Action::Read, offset, memory).await;
+        let (count, memory) = read.map_err(|error| self.broken("a record cannot be read", &error))?;
+        let Some(MemoryPart::Blocks(blocks)) = memory.parts.into_iter().next() else {
+            return Err(Broken::NotNow);
+        };
+        // A copy, so that the device's blocks are free at once.
+        let bytes = Bytes::copy_from_slice(blocks.get(..count.min(len as usize)).unwrap_or_default());
+        let record = Record::decode(&bytes, &self.directory.seeds, segment.number, offset)?;
+        if kinds.contains(&record.kind) && record.name == name { Ok(record) } else { Err(Broken::Damaged) }
+    }
+
+    async fn find_page(self: &Arc<Self>, page: &PageRef) -> Lookup<Payload> {
+        let bears = name::page_record(page);
+        let name = name::of_record(Kind::Page, &bears);
+        let entry = match self.look_up(&name).await {
+            Ok(Some(entry)) if entry.kind == Known::Page => entry,
+            Ok(_) => return Lookup::Miss,
+            Err(NotYet) => return Lookup::Busy,
+        };
+        let read = match entry.place.file {
+            InFile::Small { .. } => match self.read_record(&entry, &[Kind::Page], &bears).await {
+                Ok(Record { body: Body::Packed(bytes), .. }) => Ok(Payload::from(bytes)),
+                Ok(_) => Err(Broken::Damaged),
+                Err(broken) => Err(broken),
+            },
+            InFile::Bulk { payload_len, .. } => self.read_page_extent(&entry, payload_len, &bears).await,
+        };
+        self.index.touch(&name, &entry.place);
+        answer(self, &name, &entry, read)
+    }
+
+    async fn read_page_extent(
+        &self,
+        entry: &Entry,
+        payload_len: u32,
+        name: &[u8],
+    ) -> Result<Payload, Broken> {
+        let place = self.place(entry).ok_or(Broken::NotNow)?;
+        let (head, bytes) = self.read_head(&place, payload_len).await?;
+        if head.kind == Kind::Page && head.name == name { Ok(bytes) } else { Err(Broken::Damaged) }
+    }
+
+    /// Where a chunk is, if it is here.
+    async fn find_chunk(&self, chunk: &ChunkRef) -> Lookup<(Name, Entry, Source)> {
+        let name = name::of_chunk(chunk);
+        let entry = match self.look_up(&name).await {
+            Ok(Some(entry)) if entry.kind == Known::Chunk => entry,
+            Ok(_) => return Lookup::Miss,
+            Err(NotYet) => return Lookup::Busy,
+        };
+        match self.place(&entry) {
+            Some(place) if chunk.len <= payload_room(&entry) => {
+                Lookup::Hit((name, entry, Source::of_chunk(place, &chunk.digest, chunk.len)))
+            }
+            _ => Lookup::Miss,
+        }
+    }
+
+    async fn read_chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Lookup<Part> {
+        let (name, entry, source) = match self.find_chunk(chunk).await {
+            Lookup::Hit(found) => found,
+            Lookup::Miss => return Lookup::Miss,
+            Lookup::Busy => return Lookup::Busy,
+        };
+        let (from, to) = (from.min(chunk.len), to.min(chunk.len));
+        let read = self.read_range(&source, from.min(to), to).await;
+        let hot = self.used(&name, &entry, to.saturating_sub(from), chunk.len);
+        answer(self, &name, &entry, read).map(|bytes| Part { bytes, hot })
+    }
+
+    /// Notes that so many bytes of a payload of `len` have been read. True when as many have been read as there are.
+    fn used(&self, name: &Name, entry: &Entry, bytes: u32, len: u32) -> bool {
+        self.index.touch(name, &entry.place);
+        // Heat counts in fifteenths. What is less than one counts as one, now and then: as often as it is a part of one.
+        let unit = (len / u32::from(HOT)).max(1);
+        let rest = bytes % unit;
+        let chance = self.chance.fetch_add(0x9E37_79B9, Ordering::Relaxed) as u32 % unit;
+        let by = bytes / unit + u32::from(chance < rest);
+        self.index.warm(name, &entry.place, by.min(HOT.into()) as u8)
+    }
+
+    async fn read_chunk_whole(&self, chunk: &ChunkRef) -> Lookup<Filled> {
+        let (name, entry, source) = match self.find_chunk(chunk).await {
+            Lookup::Hit(found) => found,
+            Lookup::Miss => return Lookup::Miss,
+            Lookup::Busy => return Lookup::Busy,
+        };
+        let read = self.read_whole(&source).await;
+        self.index.touch(&name, &entry.place);
+        answer(self, &name, &entry, read)
+    }
+
+    /// Writes a chunk, or shares the one that is here, if that is young enough to stay for a while.
+    async fn stage_chunk(self: &Arc<Self>, chunk: ChunkRef, data: Filled) -> Result<Staged, Refusal> {
+        self.counters.stored.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if let Some(pin) = self.share(&chunk).await {
+            return Ok(Staged { chunk, hold: Box::new(pin) });
+        }
+        let start = chunk.number * CHUNK_SIZE;
+        let arriving = Arriving {
+            kind: Kind::Chunk,
+            name: Bytes::copy_from_slice(&chunk.digest.0),
+            hash: name::of_chunk(&chunk),
+            meta: Metadata::new(start, Digest([0; 32]), Version::default(), self.clock.now_ms()),
+            payload: data.payload(),
+            subtrees: data.subtrees().to_vec(),
+            number: chunk.number,
+        };
+        let pin = self.write_extent(arriving).await?;
+        Ok(Staged { chunk, hold: Box::new(pin) })
+    }
+
+    async fn share(&self, chunk: &ChunkRef) -> Option<Pin> {
+        let Lookup::Hit((name, entry, source)) = self.find_chunk(chunk).await else { return None };
+        let pin = Pin::new(&source.place.segment);
+        if self.segments.is_old(entry.place.segment) || self.segments.get(entry.place.segment).is_none() {
+            return None;
+        }
+        // The index knows half of the digest, the head all of it.
+        let head = self.read_head(&source.place, 0).await;
+        let Lookup::Hit((head, _)) = answer(self, &name, &entry, head) else { return None };
+        (head.kind == Kind::Chunk && head.name == chunk.digest.0[..] && head.len == chunk.len).then(|| {
+            self.index.touch(&name, &entry.place);
+            pin
+        })
+    }
+
+    async fn commit_value(
+        self: &Arc<Self>,
+        key: &Key,
+        meta: &Metadata,
+        body: NewBody<'_>,
+    ) -> Result<(), Refusal> {
+        self.recovered().await.map_err(|NotYet| Refusal::Full)?;
+        match body {
+            NewBody::Borrowed(bytes) => {
+                self.counters.stored.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                let payload = Bytes::copy_from_slice(bytes).into();
+                self.put_record(Kind::Value, key.as_bytes(), name::of_key(key), meta, payload, &[]).await
+            }
+            NewBody::Filled(filled) => {
+                self.counters.stored.fetch_add(filled.len() as u64, Ordering::Relaxed);
+                let subtrees = filled.subtrees().to_vec();
+                let payload = filled.payload();
+                drop(filled);
+                self.put_record(Kind::Value, key.as_bytes(), name::of_key(key), meta, payload, &subtrees)
+                    .await
+            }
+            NewBody::Chunks { staged, pages } => {
+                self.put_pages(key, meta, &pages).await?;
+                let root = self
+                    .put_record(Kind::Root, key.as_bytes(), name::of_key(key), meta, Payload::new(), &[])
+                    .await;
+                drop(staged);
+                root
+            }
+            NewBody::Elsewhere => Err(Refusal::Failed),
+        }
+    }
+
+    async fn put_pages(self: &Arc<Self>, key: &Key, meta: &Metadata, pages: &[Bytes]) -> Result<(), Refusal> {
+        let owner = Owner { key: key.hash(), version: meta.version };
+        for (number, page) in (0..).zip(pages) {
+            let bears = name::page_record(&PageRef { owner, number });
+            let name = name::of_record(Kind::Page, &bears);
+            let of_page = Metadata::new(page.len() as u64, Digest([0; 32]), meta.version, meta.modified_ms);
+            self.put_record(Kind::Page, &bears, name, &of_page, page.clone().into(), &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a record, packed or with an extent.
+    async fn put_record(
+        self: &Arc<Self>,
+        kind: Kind,
+        bears: &[u8],
+        hash: Name,
+        meta: &Metadata,
+        payload: Payload,
+        subtrees: &[Digest],
+    ) -> Result<(), Refusal> {
+        let name = Bytes::copy_from_slice(bears);
+        let packed = crate::format::record::plain_len(&name, meta) + payload.len() <= MAX_PACKED;
+        if packed || payload.is_empty() {
+            let body = Body::Packed(payload.to_contiguous());
+            let record = Record { kind, name, meta: meta.clone(), body };
+            return self.append(&[(hash, record)]).await;
+        }
+        let subtrees = subtrees.to_vec();
+        let arriving = Arriving { kind, name, hash, meta: meta.clone(), payload, subtrees, number: 0 };
+        self.write_extent(arriving).await.map(drop)
+    }
+
+    async fn delete(self: &Arc<Self>, key: &Key) -> Result<bool, Refusal> {
+        self.recovered().await.map_err(|NotYet| Refusal::Full)?;
+        let hash = name::of_key(key);
+        let Some(entry) = self.index.get(&hash) else { return Ok(false) };
+        let version = self.highest();
+        let meta = Metadata::new(0, Digest([0; 32]), version, self.clock.now_ms());
+        let name = Bytes::copy_from_slice(key.as_bytes());
+        let record = Record { kind: Kind::Tombstone, name, meta, body: Body::Packed(Bytes::new()) };
+        self.append(&[(hash, record)]).await?;
+        Ok(is_value(&entry))
+    }
+
+    fn largest_promise(&self) -> u64 {
+        let usable = self.config.max_bytes.saturating_sub(3 * self.config.segment_bytes());
+        (usable as f64 * PROMISED) as u64
+    }
+
+    fn promise(&self, bytes: u64) -> Result<Hold, Refusal> {
+        let largest = self.largest_promise();
+        if bytes > largest {
+            return Err(Refusal::TooLarge);
+        }
+        let promised = self.promised.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |promised| {
+            Some(promised + bytes).filter(|sum| *sum <= largest)
+        });
+        promised.map_err(|_| Refusal::Full)?;
+        Ok(Box::new(Promise { promised: Arc::clone(&self.promised), bytes }))
+    }
+}
+
+/// Bytes that an upload has been promised.
+struct Promise {
+    promised: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.promised.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that an entry's extent has room for.
+fn payload_room(entry: &Entry) -> u32 {
+    if let InFile::Bulk { payload_len, .. } = entry.place.file { payload_len } else { 0 }
+}
+
+/// A value of at most one chunk in an extent whose head has been read.
+struct ApartExtent {
+    disk: Arc<Disk>,
+    name: Name,
+    entry: Entry,
+    source: Source,
+}
+
+impl ApartExtent {
+    fn new(disk: &Arc<Disk>, name: Name, entry: Entry, place: Place, head: &Head) -> Self {
+        Self { disk: Arc::clone(disk), name, entry, source: Source::of_head(place, head) }
+    }
+}
+
+impl Apart for ApartExtent {
+    fn read(&self, from: u32, to: u32) -> Reply<'_, Lookup<Part>> {
+        Reply::Later(Box::pin(async move {
+            let read = self.disk.read_range(&self.source, from, to).await;
+            let hot = self.disk.used(&self.name, &self.entry, to.saturating_sub(from), self.source.len);
+            answer(&self.disk, &self.name, &self.entry, read).map(|bytes| Part { bytes, hot })
+        }))
+    }
+
+    fn read_whole(&self) -> Reply<'_, Lookup<Filled>> {
+        Reply::Later(Box::pin(async move {
+            let read = self.disk.read_whole(&self.source).await;
+            answer(&self.disk, &self.name, &self.entry, read)
+        }))
+    }
+}
+
+impl Tier for DiskTier {
+    fn name(&self) -> TierName {
+        TierName::Disk
+    }
+
+    fn root(&self, key: &Key) -> Reply<'_, Lookup<Root>> {
+        match self.disk.look_up_now(&name::of_key(key)) {
+            Some(entry) if entry.is_none_or(|entry| !is_value(&entry)) => Reply::Ready(Lookup::Miss),
+            _ => {
+                let key = key.clone();
+                Reply::Later(Box::pin(async move { self.disk.find_root(&key).await }))
+            }
+        }
+    }
+
+    fn page(&self, page: &PageRef) -> Reply<'_, Lookup<Payload>> {
+        let page = *page;
+        Reply::Later(Box::pin(async move { self.disk.find_page(&page).await }))
+    }
+
+    fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Part>> {
+        let chunk = *chunk;
+        Reply::Later(Box::pin(async move { self.disk.read_chunk(&chunk, from, to).await }))
+    }
+
+    fn chunk_whole(&self, chunk: &ChunkRef) -> Reply<'_, Lookup<Filled>> {
+        let chunk = *chunk;
+        Reply::Later(Box::pin(async move { self.disk.read_chunk_whole(&chunk).await }))
+    }
+
+    fn has_chunk(&self, chunk: &ChunkRef) -> Reply<'_, bool> {
+        let name = name::of_chunk(chunk);
+        let is = |entry: Option<Entry>| entry.is_some_and(|entry| entry.kind == Known::Chunk);
+        match self.disk.look_up_now(&name) {
+            Some(entry) => Reply::Ready(is(entry)),
+            None => Reply::Later(Box::pin(async move { self.disk.look_up(&name).await.is_ok_and(is) })),
+        }
+    }
+
+    fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
+        Reply::Ready(self.disk.promise(bytes))
+    }
+
+    fn largest_admission(&self) -> u64 {
+        self.disk.largest_promise()
+    }
+
+    fn stage(&self, chunk: ChunkRef, data: Filled) -> Reply<'_, Result<Staged, Refusal>> {
+        Reply::Later(Box::pin(async move { self.disk.stage_chunk(chunk, data).await }))
+    }
+
+    fn commit<'a>(
+        &'a self,
+        key: &'a Key,
+        meta: &'a Metadata,
+        body: NewBody<'a>,
+    ) -> Reply<'a, Result<(), Refusal>> {
+        Reply::Later(Box::pin(async move { self.disk.commit_value(key, meta, body).await }))
+    }
+
+    fn remove<'a>(&'a self, key: &'a Key) -> Reply<'a, Result<bool, Refusal>> {
+        Reply::Later(Box::pin(async move { self.disk.delete(key).await }))
+    }
+
+    /// There is no slower tier that would give it chunks.
+    fn keep_chunk(&self, _: &ChunkRef, _: Filled) -> Option<Payload> {
+        None
+    }
+
+    fn keep_page(&self, _: &PageRef, _: &[u8]) {}
+
+    fn usage(&self) -> Usage {
+        let disk = &self.disk;
+        Usage {
+            entries: disk.index.total().values,
+            size_bytes: disk.segments.bytes(),
+            capacity_bytes: disk.config.max_bytes,
+            index_bytes: disk.index.bytes(),
+            evicted_for_room: disk.counters.evicted.load(Ordering::Relaxed),
+            evicted_expired: disk.counters.expired.load(Ordering::Relaxed),
+        }
+    }
+}
