@@ -167,10 +167,14 @@ impl Drop for Node {
     }
 }
 
-/// `elcached` with these flags, listening nowhere but on the loopback.
+/// `elcached` with these flags, listening nowhere but on the loopback, and without a disk unless they give it a size.
 pub fn command(args: &[&str], envs: &[(&str, &str)]) -> Command {
     let mut command = Command::new(elcached());
-    command.args(args).env("ELCACHE__NETWORK__BIND_ADDRESS", "127.0.0.1").envs(envs.iter().copied());
+    command
+        .args(args)
+        .env("ELCACHE__NETWORK__BIND_ADDRESS", "127.0.0.1")
+        .env("ELCACHE__DISK__MAX_SIZE", "0")
+        .envs(envs.iter().copied());
     command
 }
 

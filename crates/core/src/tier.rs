@@ -221,12 +221,36 @@ pub struct Usage {
     pub evicted_for_room: u64,
     /// Entries that went because their time was over, since the start.
     pub evicted_expired: u64,
+    /// What is under it, where that is a device.
+    pub device: Option<DeviceUsage>,
+}
+
+/// What a tier does to its device, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceUsage {
+    /// What drives it: `io_uring`, `threads`.
+    pub engine: &'static str,
+    /// Bytes of values that the tier was given.
+    pub stored_bytes: u64,
+    /// Bytes that it wrote for them.
+    pub written_bytes: u64,
+    /// Operations that failed.
+    pub failed: u64,
+    /// Records that did not verify.
+    pub damaged: u64,
+    /// Why it takes no writes any more, if it does not.
+    pub trouble: Option<&'static str>,
+    /// What is on it has not all been found yet.
+    pub recovering: bool,
 }
 
 /// A level of the cache. Answers may be out of date the moment they are given: whoever needs more asks again.
 pub trait Tier: Send + Sync + 'static {
     /// Which one it is.
     fn name(&self) -> TierName;
+
+    /// Waits, as long as a request may, until it can take writes in their order; the highest version that it knows.
+    fn ready(&self) -> Reply<'_, Result<Version, Refusal>>;
 
     /// Looks a key up, and counts that as a use. Values that have expired are misses.
     fn root(&self, key: &Key) -> Reply<'_, Lookup<Root>>;

@@ -37,4 +37,4 @@ mod writer;
 
 pub use config::{DiskConfig, Durability};
 pub use directory::{DirectoryError, Lock, lock};
-pub use tier::{DiskParts, DiskReport, DiskTier};
+pub use tier::{DiskParts, DiskTier};

@@ -12,8 +12,8 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
 use elcache_core::tier::{
-    Apart, Body as RootBody, ChunkRef, Hold, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply, Root,
-    Staged, Tier, TierName, Usage,
+    Apart, Body as RootBody, ChunkRef, DeviceUsage, Hold, Lookup, NewBody, Owner, PageRef, Part, Refusal,
+    Reply, Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
@@ -74,25 +74,6 @@ pub struct DiskParts {
     pub random: Box<dyn FnMut() -> u64 + Send>,
 }
 
-/// What the metrics and the health of the tier say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskReport {
-    /// Bytes that went to the disk.
-    pub written_bytes: u64,
-    /// Bytes that clients stored.
-    pub stored_bytes: u64,
-    /// Operations that failed.
-    pub io_errors: u64,
-    /// Records that did not verify.
-    pub damaged: u64,
-    /// Operations that read.
-    pub reads: u64,
-    /// The index is not complete yet.
-    pub recovering: bool,
-    /// Nothing can be written any more.
-    pub failed: bool,
-}
-
 impl DiskTier {
     /// Takes a directory and begins to find what is in it. Runs in the tokio runtime that this is called in until it is dropped.
     pub async fn open(parts: DiskParts) -> Result<Arc<Self>, DirectoryError> {
@@ -114,19 +95,29 @@ impl DiskTier {
         &self.disk.directory.identity.node_name
     }
 
-    /// What has happened.
-    pub fn report(&self) -> DiskReport {
+    fn device_usage(&self) -> DeviceUsage {
         let counters = &self.disk.counters;
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        DiskReport {
-            written_bytes: of(&counters.written),
+        let recovery = *self.disk.recovery.borrow();
+        let trouble = match recovery {
+            Recovery::Failed => Some("the directory could not be read"),
+            _ if self.disk.state.lock().failed => Some("the directory takes no more writes"),
+            _ => None,
+        };
+        DeviceUsage {
+            engine: self.disk.device.name(),
             stored_bytes: of(&counters.stored),
-            io_errors: of(&counters.failed),
+            written_bytes: of(&counters.written),
+            failed: of(&counters.failed),
             damaged: of(&counters.damaged),
-            reads: of(&counters.reads),
-            recovering: matches!(*self.disk.recovery.borrow(), Recovery::Running(_)),
-            failed: self.disk.state.lock().failed,
+            trouble,
+            recovering: matches!(recovery, Recovery::Running(_)),
         }
+    }
+
+    /// Operations that read, since the start.
+    pub fn reads(&self) -> u64 {
+        self.disk.counters.reads.load(Ordering::Relaxed)
     }
 
     /// Waits until everything is found that is there; the highest version of any of it.
@@ -521,6 +512,16 @@ impl Tier for DiskTier {
         TierName::Disk
     }
 
+    fn ready(&self) -> Reply<'_, Result<Version, Refusal>> {
+        if *self.disk.recovery.borrow() == Recovery::Done {
+            return Reply::Ready(Ok(self.disk.highest()));
+        }
+        Reply::Later(Box::pin(async move {
+            self.disk.recovered().await.map_err(|NotYet| Refusal::Full)?;
+            Ok(self.disk.highest())
+        }))
+    }
+
     fn root(&self, key: &Key) -> Reply<'_, Lookup<Root>> {
         match self.disk.look_up_now(&name::of_key(key)) {
             Some(entry) if entry.is_none_or(|entry| !is_value(&entry)) => Reply::Ready(Lookup::Miss),
@@ -596,6 +597,7 @@ impl Tier for DiskTier {
             index_bytes: disk.index.bytes(),
             evicted_for_room: disk.counters.evicted.load(Ordering::Relaxed),
             evicted_expired: disk.counters.expired.load(Ordering::Relaxed),
+            device: Some(self.device_usage()),
         }
     }
 }

@@ -217,6 +217,7 @@ impl Engine {
 
     async fn delete_now(&self, key: &Key, condition: &Condition) -> Result<bool, WriteError> {
         let _writing = self.order.write(key).await;
+        self.ready().await?;
         let current = self.current(key).await?;
         if current.is_none() {
             return Ok(false);
@@ -286,6 +287,7 @@ impl Engine {
     ) -> Result<Stored, WriteError> {
         let began = self.clock.elapsed();
         let _writing = self.order.write(key).await;
+        self.ready().await?;
         let current = self.current(key).await?;
         if let Some(stored) = known(current.as_ref(), options) {
             return Ok(stored);
@@ -337,6 +339,17 @@ impl Engine {
             let kept = !meta.no_memory && keep_copy(&**tier, key, meta, &mut copy).await;
             if !kept {
                 let _ = tier.remove(key).get().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until every tier can take a write, which then is newer than all that they have.
+    async fn ready(&self) -> Result<(), WriteError> {
+        for tier in &self.tiers {
+            let highest = tier.ready().get().await.map_err(refused)?;
+            if highest.sequence >= self.sequence.load(Ordering::Relaxed) {
+                self.sequence.fetch_max(highest.sequence + 1, Ordering::Relaxed);
             }
         }
         Ok(())

@@ -332,6 +332,7 @@ impl Store {
             index_bytes,
             evicted_for_room: self.evicted_for_room.load(Ordering::Relaxed),
             evicted_expired: self.evicted_expired.load(Ordering::Relaxed),
+            device: None,
         }
     }
 

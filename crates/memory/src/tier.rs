@@ -17,7 +17,7 @@ use elcache_core::tier::{
     Body, ChunkRef, Hold, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply, Root, Staged, Tier,
     TierName, Usage,
 };
-use elcache_core::value::Metadata;
+use elcache_core::value::{Metadata, Version};
 use parking_lot::{Mutex, RwLock};
 
 use crate::layout::{self, Kind};
@@ -333,6 +333,10 @@ enum StagedChunk {
 impl Tier for MemoryTier {
     fn name(&self) -> TierName {
         TierName::Memory
+    }
+
+    fn ready(&self) -> Reply<'_, Result<Version, Refusal>> {
+        Reply::Ready(Ok(Version::default()))
     }
 
     fn root(&self, key: &Key) -> Reply<'_, Lookup<Root>> {

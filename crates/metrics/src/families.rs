@@ -1,6 +1,6 @@
 //! Every metric there is: the one place to add another, together with its row in `docs/metrics.md`.
 
-use elcache_core::tier::{TierName, Usage};
+use elcache_core::tier::{DeviceUsage, TierName, Usage};
 
 use crate::encode::{Samples, Value};
 use crate::histogram::Histogram;
@@ -161,6 +161,66 @@ pub(crate) static FAMILIES: &[Family] = &[
         collect: |from, to| memory(from, to, |usage| usage.index_bytes),
     },
     Family {
+        name: "elcache_disk_cache_size_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes that the files of the disk tier occupy.",
+        collect: |from, to| disk(from, to, |usage| usage.size_bytes),
+    },
+    Family {
+        name: "elcache_disk_cache_capacity_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes that the files of the disk tier may occupy.",
+        collect: |from, to| disk(from, to, |usage| usage.capacity_bytes),
+    },
+    Family {
+        name: "elcache_disk_index_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes of memory that the disk tier's index takes.",
+        collect: |from, to| disk(from, to, |usage| usage.index_bytes),
+    },
+    Family {
+        name: "elcache_disk_write_amplification",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "",
+        help: "Bytes written to the disk for each byte of values given to it, since the start.",
+        collect: |from, to| {
+            let ratio = |usage: &DeviceUsage| usage.written_bytes as f64 / usage.stored_bytes as f64;
+            known(to, device(from).filter(|usage| usage.stored_bytes > 0).map(|usage| ratio(&usage)));
+        },
+    },
+    Family {
+        name: "elcache_disk_errors_total",
+        kind: Kind::Counter,
+        labels: &["kind"],
+        unit: "",
+        help: "Operations on the disk that failed (io), and records that did not verify (damaged).",
+        collect: |from, to| {
+            if let Some(usage) = device(from) {
+                to.put(&["io"], usage.failed);
+                to.put(&["damaged"], usage.damaged);
+            }
+        },
+    },
+    Family {
+        name: "elcache_io_engine_info",
+        kind: Kind::Info,
+        labels: &["engine"],
+        unit: "",
+        help: "What reads and writes the disk. Always 1.",
+        collect: |from, to| {
+            if let Some(usage) = device(from) {
+                to.put(&[usage.engine], 1_u64);
+            }
+        },
+    },
+    Family {
         name: "elcache_get_latency_seconds",
         kind: Kind::Histogram,
         labels: &["tier"],
@@ -274,6 +334,17 @@ fn latency(from: &Source<'_>, to: &mut Samples<'_>, histogram: fn(&TierMetrics) 
 fn memory(from: &Source<'_>, to: &mut Samples<'_>, number: fn(&Usage) -> u64) {
     let memory = from.snapshot.tiers.iter().find(|(tier, _)| *tier == TierName::Memory);
     known(to, memory.map(|(_, usage)| number(usage)));
+}
+
+/// A number of the disk tier, if there is one.
+fn disk(from: &Source<'_>, to: &mut Samples<'_>, number: fn(&Usage) -> u64) {
+    let disk = from.snapshot.tiers.iter().find(|(tier, _)| *tier == TierName::Disk);
+    known(to, disk.map(|(_, usage)| number(usage)));
+}
+
+/// What the disk tier does to its device, if there is one.
+fn device(from: &Source<'_>) -> Option<DeviceUsage> {
+    from.snapshot.tiers.iter().find_map(|(_, usage)| usage.device)
 }
 
 /// A number of the process, if it could be read.

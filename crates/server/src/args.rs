@@ -41,11 +41,11 @@ pub struct Args {
     #[arg(short, long, value_name = "MB")]
     pub memory: Option<String>,
 
-    /// Directory of the disk tier; not available yet [default: /var/cache/elcache]
+    /// Directory of the disk tier [default: /var/cache/elcache]
     #[arg(short, long, value_name = "DIR")]
     pub disk: Option<String>,
 
-    /// Disk capacity in GiB, or with a suffix; 0: off; not available yet [default: 100]
+    /// Disk capacity in GiB, or with a suffix; 0: off [default: 100]
     #[arg(short = 'D', long, value_name = "GB")]
     pub disk_size: Option<String>,
 
@@ -108,7 +108,7 @@ mod tests {
         for stated in [
             format!("logs it [default: {}]", defaults.network.http_port),
             format!("4G [default: {}]", defaults.memory.max_size.bytes() >> 20),
-            format!("off; not available yet [default: {}]", defaults.disk.max_size.bytes() >> 30),
+            format!("off [default: {}]", defaults.disk.max_size.bytes() >> 30),
             format!("SDK; not available yet [default: {}]", defaults.network.unix_socket_path.display()),
         ] {
             assert!(help.contains(&stated), "{stated:?} is not in\n{help}");

@@ -5,6 +5,7 @@
 //! Layout:
 //! - [`args`]: the command line, and its help;
 //! - [`config`]: every configuration key, read from file, environment and flags, checked, printed, compared;
+//! - `disk`: which directory and which engine the disk tier has;
 //! - [`logging`]: where events go, in which form, and how the level changes while the process runs;
 //! - [`node`]: a configuration made into a node that serves;
 //! - [`signals`]: stopping and reloading.
@@ -15,6 +16,7 @@
 
 pub mod args;
 pub mod config;
+mod disk;
 pub mod logging;
 pub mod node;
 pub mod signals;
@@ -74,7 +76,7 @@ fn serve(args: &Args, loaded: &Loaded) -> ExitCode {
 async fn run_node(args: &Args, loaded: &Loaded, log: logging::LogHandle) -> Result<(), StartError> {
     let signals =
         Signals::take().map_err(|error| StartError::new(format!("signals cannot be taken: {error}")))?;
-    let node = Node::build(&loaded.config)?;
+    let node = Node::build(&loaded.config).await?;
     let address = node.address().map_err(|error| StartError::new(format!("the port is gone: {error}")))?;
     let (stop, stopped) = watch::channel(false);
     let reloader = Reloader::new(args.clone(), loaded, log, node.controls());

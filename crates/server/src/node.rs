@@ -12,6 +12,7 @@ use std::time::Duration;
 use elcache_core::budget::Budget;
 use elcache_core::clock::SystemClock;
 use elcache_core::tier::Tier;
+use elcache_disk::DiskTier;
 use elcache_engine::{Engine, EngineConfig};
 use elcache_http::health::State;
 use elcache_http::{App, HttpConfig, Server};
@@ -22,9 +23,15 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::config::{Auto, Config, Size};
+use crate::disk;
 
 /// How long requests in flight may take to end once the node is told to stop.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long the disk may take to write what waits for it when the node stops.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// How often the node looks whether something is wrong.
+const HEALTH_ROUND: Duration = Duration::from_millis(200);
 
 /// Why a node could not start: one line for the operator.
 #[derive(Debug)]
@@ -47,6 +54,7 @@ pub struct Node {
     name: String,
     app: Arc<App>,
     memory: Arc<MemoryTier>,
+    disk: Option<Arc<DiskTier>>,
     listener: TcpListener,
 }
 
@@ -67,23 +75,31 @@ pub fn runtime(config: &Config) -> Result<Runtime, StartError> {
 }
 
 impl Node {
-    /// Puts the node together and opens its port. To be called within its runtime.
-    pub fn build(config: &Config) -> Result<Self, StartError> {
+    /// Puts the node together and opens its port.
+    pub async fn build(config: &Config) -> Result<Self, StartError> {
+        let http = http_config(config);
+        http.validate()
+            .map_err(|wrong| StartError(format!("the limits of HTTP are out of range: {wrong:?}")))?;
+        let listener = listen(config)?;
         let clock = Arc::new(SystemClock);
         let budget = Budget::new(config.memory.max_size.bytes());
         let metrics = Metrics::new();
         let seed = RandomState::new().hash_one(std::process::id());
         let memory = MemoryTier::new(memory_config(config), &budget, clock.clone(), seed)
             .map_err(|error| StartError(format!("memory.max_size {}: {error}", config.memory.max_size)))?;
-        let tiers: Vec<Arc<dyn Tier>> = vec![memory.clone()];
-        let engine =
-            Engine::new(EngineConfig::default(), tiers, memory.clone(), clock, budget, Arc::clone(&metrics));
-        let http = http_config(config);
-        http.validate()
-            .map_err(|wrong| StartError(format!("the limits of HTTP are out of range: {wrong:?}")))?;
+        let name = node_name(config);
+        let disk = disk::open(config, &name, &budget, memory.clone(), clock.clone()).await?;
+        let name = match (&config.node_name, &disk) {
+            (None, Some(disk)) => disk.node_name().to_owned(),
+            _ => name,
+        };
+        let mut tiers: Vec<Arc<dyn Tier>> = vec![memory.clone()];
+        tiers.extend(disk.clone().map(|disk| disk as Arc<dyn Tier>));
+        let engine_config =
+            EngineConfig { prefetch_chunks: config.performance.prefetch_chunks, ..EngineConfig::default() };
+        let engine = Engine::new(engine_config, tiers, memory.clone(), clock, budget, Arc::clone(&metrics));
         let app = App::new(engine, metrics, http);
-        let listener = listen(config)?;
-        Ok(Self { name: node_name(config), app, memory, listener })
+        Ok(Self { name, app, memory, disk, listener })
     }
 
     /// The address that it listens on.
@@ -103,14 +119,40 @@ impl Node {
 
     /// Serves until `stop` turns true, then ends what is in flight; false when that took too long.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> bool {
-        self.app.health().set(State::Healthy);
+        let watch = tokio::spawn(watch_health(Arc::clone(&self.app), self.disk.clone(), stop.clone()));
         let app = Arc::clone(&self.app);
         let stopped = async move {
             // An error means that nobody is left who could ask for a stop.
             let _ = stop.wait_for(|stop| *stop).await;
             app.health().set(State::Draining);
         };
-        Server::new(self.app).serve(self.listener, stopped, DRAIN_LIMIT).await
+        let finished = Server::new(self.app).serve(self.listener, stopped, DRAIN_LIMIT).await;
+        watch.abort();
+        if let Some(disk) = &self.disk
+            && tokio::time::timeout(CLOSE_LIMIT, disk.close()).await.is_err()
+        {
+            tracing::warn!(
+                "the disk did not take what waited for it in time; the next start reads its log again"
+            );
+        }
+        finished
+    }
+}
+
+/// Says what is wrong with the node, until it is told to stop.
+async fn watch_health(app: Arc<App>, disk: Option<Arc<DiskTier>>, stop: watch::Receiver<bool>) {
+    while !*stop.borrow() {
+        let device = disk.as_ref().and_then(|disk| disk.usage().device).unwrap_or_default();
+        app.health().set(match device.trouble {
+            _ if device.recovering => State::Starting(vec!["the disk's index is being read".to_owned()]),
+            Some(trouble) => State::Degraded(vec![format!("the disk tier: {trouble}")]),
+            None => State::Healthy,
+        });
+        if *stop.borrow() {
+            // The request came in between, and has to be what is said last.
+            app.health().set(State::Draining);
+        }
+        tokio::time::sleep(HEALTH_ROUND).await;
     }
 }
 

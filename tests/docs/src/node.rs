@@ -18,7 +18,7 @@ impl Node {
     pub fn start() -> Self {
         let mut command = Command::new(programs().join("elcached"));
         command.args(["--port", "0", "--memory", "64", "--log-format", "json"]).env_clear();
-        command.env("ELCACHE__NETWORK__BIND_ADDRESS", "127.0.0.1");
+        command.env("ELCACHE__NETWORK__BIND_ADDRESS", "127.0.0.1").env("ELCACHE__DISK__MAX_SIZE", "0");
         let mut process = command.stderr(Stdio::piped()).spawn().expect("elcached starts");
         let log = process.stderr.take().expect("stderr is a pipe");
         let mut lines = BufReader::new(log).lines().map(|line| line.expect("the log is text"));

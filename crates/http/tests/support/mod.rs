@@ -15,7 +15,7 @@ use elcache_core::payload::{Filled, Payload};
 use elcache_core::tier::{
     ChunkRef, Hold, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
 };
-use elcache_core::value::Metadata;
+use elcache_core::value::{Metadata, Version};
 use elcache_engine::{Engine, EngineConfig};
 use elcache_http::health::State;
 use elcache_http::{App, HttpConfig, Server};
@@ -38,6 +38,10 @@ pub struct Lossy {
 impl Tier for Lossy {
     fn name(&self) -> TierName {
         self.inner.name()
+    }
+
+    fn ready(&self) -> Reply<'_, Result<Version, Refusal>> {
+        self.inner.ready()
     }
 
     fn root(&self, key: &Key) -> Reply<'_, Lookup<Root>> {

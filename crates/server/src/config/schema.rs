@@ -59,7 +59,7 @@ macro_rules! key {
     };
 }
 
-const DISK: Availability = With("the disk tier");
+const RECLAIMING: Availability = With("the disk tier's reclaiming");
 const CLUSTER: Availability = With("cluster mode");
 const LOCAL: Availability = With("the Unix socket for the C SDK");
 const SECURITY: Availability = With("TLS and access control");
@@ -71,18 +71,18 @@ pub(super) static KEYS: &[Key] = &[
     key!(memory.max_size, Now, Restart),
     key!(memory.high_watermark, Now, Live),
     key!(memory.low_watermark, Now, Live),
-    key!(disk.path, DISK, Restart),
-    key!(disk.max_size, DISK, Restart),
-    key!(disk.admission, DISK, Restart),
-    key!(disk.write_rate_max, DISK, Restart),
-    key!(disk.use_direct_io, DISK, Restart),
-    key!(disk.use_fallocate, DISK, Restart),
-    key!(disk.io_engine, DISK, Restart),
-    key!(disk.durability, DISK, Restart),
-    key!(disk.segment_size, DISK, Restart),
-    key!(disk.write_amplification_max, DISK, Restart),
-    key!(disk.high_watermark, DISK, Restart),
-    key!(disk.low_watermark, DISK, Restart),
+    key!(disk.path, Now, Restart),
+    key!(disk.max_size, Now, Restart),
+    key!(disk.admission, RECLAIMING, Restart),
+    key!(disk.write_rate_max, RECLAIMING, Restart),
+    key!(disk.use_direct_io, Now, Restart),
+    key!(disk.use_fallocate, Now, Restart),
+    key!(disk.io_engine, Now, Restart),
+    key!(disk.durability, Now, Restart),
+    key!(disk.segment_size, Now, Restart),
+    key!(disk.write_amplification_max, RECLAIMING, Restart),
+    key!(disk.high_watermark, Now, Restart),
+    key!(disk.low_watermark, RECLAIMING, Restart),
     key!(network.bind_address, Now, Restart),
     key!(network.http_port, Now, Restart),
     key!(network.https_port, SECURITY, Restart),
@@ -129,9 +129,9 @@ pub(super) static KEYS: &[Key] = &[
     key!(limits.upload_ttl, UPLOADS, Restart),
     key!(limits.buffered_per_connection, Now, Restart),
     key!(performance.worker_threads, Now, Restart),
-    key!(performance.max_concurrent_disk_ops, DISK, Restart),
+    key!(performance.max_concurrent_disk_ops, Now, Restart),
     key!(performance.max_concurrent_network_ops, CLUSTER, Restart),
-    key!(performance.prefetch_chunks, DISK, Restart),
+    key!(performance.prefetch_chunks, Now, Restart),
 ];
 
 impl Key {
@@ -143,10 +143,7 @@ impl Key {
     /// `Some` with the part of the server that is missing, if this value asks for it.
     pub(super) fn waits_for(&self, config: &Config) -> Option<&'static str> {
         let With(part) = self.availability else { return None };
-        let value = (self.json)(config);
-        // Turning the disk tier off is what a server without one does anyway.
-        let asks = value != (self.json)(&Config::default()) && !(self.path == "disk.max_size" && value == 0);
-        asks.then_some(part)
+        ((self.json)(config) != (self.json)(&Config::default())).then_some(part)
     }
 }
 

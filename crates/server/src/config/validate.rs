@@ -20,6 +20,12 @@ pub struct Violation {
 /// The smallest budget that leaves ARC room beside connections and bookkeeping.
 const MEMORY_MIN: Size = Size::mib(16);
 
+/// The smallest directory of the disk tier: a few segments.
+const DISK_MIN: Size = Size::mib(64);
+
+/// What a segment may occupy: at the least a chunk and what goes with it.
+const SEGMENT: RangeInclusive<Size> = Size::mib(8)..=Size::gib(16);
+
 /// Unix sockets have room for this many bytes of path on Linux.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -61,14 +67,14 @@ impl Memory {
 impl Disk {
     fn check(&self, found: &mut Violations) {
         if self.max_size != Size::new(0) {
-            found.at_least("disk.max_size", &self.max_size, &MEMORY_MIN);
+            found.at_least("disk.max_size", &self.max_size, &DISK_MIN);
         }
         self.path.check(found);
         if let Some(rate) = &self.write_rate_max {
             found.at_least("disk.write_rate_max", rate, &Size::new(1));
         }
         if let Auto::Fixed(size) = &self.segment_size {
-            found.within("disk.segment_size", size, &(Size::mib(1)..=Size::tib(1)));
+            found.within("disk.segment_size", size, &SEGMENT);
         }
         found.within("disk.write_amplification_max", &self.write_amplification_max, &(1.0..=100.0));
         found.watermarks(
@@ -85,7 +91,7 @@ impl DiskPaths {
         }
         for (index, directory) in self.0.iter().enumerate() {
             if let Some(size) = &directory.max_size {
-                found.at_least("disk.path", size, &MEMORY_MIN);
+                found.at_least("disk.path", size, &DISK_MIN);
             }
             if self.0.iter().take(index).any(|earlier| earlier.path == directory.path) {
                 found.wrong("disk.path", &directory.path, "each directory once");

@@ -125,14 +125,11 @@ fn comments_trailing_commas_and_emptiness_are_fine() {
 #[test]
 fn what_is_not_available_yet_is_said_once_for_each_key() {
     let loaded = Given::file(r#"{"cluster": {"zone": "b"}}"#)
-        .with_variable("ELCACHE__DISK__DURABILITY", "power")
+        .with_variable("ELCACHE__DISK__ADMISSION", "second_hit")
         .with_flags(&["-d", "/d", "-D", "5", "-u", "/s", "-s", "a:1"])
         .loaded();
     let places: Vec<_> = loaded.notices.iter().filter_map(|notice| notice.split(": ").next()).collect();
-    assert_eq!(
-        places,
-        ["--disk", "--disk-size", "ELCACHE__DISK__DURABILITY", "--unix", "--seed", "e.json:1:22"]
-    );
+    assert_eq!(places, ["ELCACHE__DISK__ADMISSION", "--unix", "--seed", "e.json:1:22"]);
     assert!(loaded.notices.iter().all(|notice| notice.contains("not available yet")), "{:?}", loaded.notices);
 }
 
@@ -149,10 +146,10 @@ fn a_reload_takes_what_is_live_and_names_the_rest_each_time() {
     let running = Given::default().config();
     let loaded = Given::flags(&["-p", "81", "-d", "/d", "--log-level", "warn"]).config();
     let first = Reload::compare(&running, &loaded);
-    assert_eq!((first.live, first.restart), (vec!["log.level"], vec!["network.http_port"]));
+    assert_eq!((first.live, first.restart), (vec!["log.level"], vec!["disk.path", "network.http_port"]));
     assert_eq!((first.config.log.level, first.config.network.http_port), (LogLevel::Warn, 8080));
     let second = Reload::compare(&first.config, &loaded);
-    assert_eq!((second.live, second.restart), (vec![], vec!["network.http_port"]));
+    assert_eq!((second.live, second.restart), (vec![], vec!["disk.path", "network.http_port"]));
 }
 
 #[test]
