@@ -12,7 +12,7 @@ use elcache_core::clock::ManualClock;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::span::Span;
-use elcache_core::tier::{Body, Lookup, NewBody, Reply, Tier};
+use elcache_core::tier::{Body, Lookup, NewBody, Reply, Root, Tier};
 use elcache_core::value::{Metadata, Version};
 use elcache_engine::{Engine, EngineConfig, Found};
 use elcache_guards::{TIMES, bounds};
@@ -130,10 +130,8 @@ fn store_insert((store, keys): (Store, Vec<Key>)) -> (Store, Vec<Key>) {
 fn tier_hit((tier, keys): (Arc<MemoryTier>, Vec<Key>)) -> (u64, Arc<MemoryTier>, Vec<Key>) {
     let mut bytes = 0;
     for key in &keys {
-        if let Reply::Ready(Lookup::Hit(root)) = tier.root(black_box(key)) {
-            if let Body::Here(data) = root.body {
-                bytes += data.len() as u64;
-            }
+        if let Reply::Ready(Lookup::Hit(Root { body: Body::Here(data), .. })) = tier.root(black_box(key)) {
+            bytes += data.len() as u64;
         }
     }
     assert_eq!(bytes, TIMES * VALUE.len() as u64);
