@@ -120,6 +120,13 @@ bench: ## measure against nginx, Varnish, Redis and memcached; QUICK=1 takes two
 	@cargo build --release $(LOCKED)
 	@$(call when,bench/Cargo.toml,cargo run --release $(LOCKED) -p elcache-bench --bin elcache-bench -- $(if $(QUICK),--quick) $(ARGS))
 
+.PHONY: bench-disk
+bench-disk: ## the disk engines beside fio, on a file of 2 GiB under target/; takes four minutes
+	$(call say,disk engines beside fio)
+	@command -v fio >/dev/null || bench/install.sh fio:fio
+	@mkdir -p target
+	@cargo run --release $(LOCKED) -p elcache-disk --example bench_disk -- target $(ARGS)
+
 ##@ Work
 
 .PHONY: fmt

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs the servers that the bench compares with, from Debian's or Ubuntu's packages. Those start a daemon when they
-# are installed; the bench starts its own, so services are kept from starting, and one that runs anyway is named.
+# Installs the servers that the bench compares with, or the programs named as PROGRAM:PACKAGE, from Debian's or Ubuntu's
+# packages. Servers start a daemon when they are installed; the bench starts its own, so services are kept from starting,
+# and one that runs anyway is named.
 set -eu
 
 missing=
-for pair in nginx:nginx varnishd:varnish redis-server:redis-server memcached:memcached setpriv:util-linux; do
+for pair in ${*:-nginx:nginx varnishd:varnish redis-server:redis-server memcached:memcached setpriv:util-linux}; do
     PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
 

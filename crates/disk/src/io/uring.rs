@@ -5,6 +5,9 @@
 //!
 //! An operation is owned by its ring, as the address that the kernel gives back, from the moment when it is begun until its
 //! completion is taken: file and memory live that long whatever becomes of the caller, the engine or the runtime.
+//!
+//! The kernel finishes an operation on the thread that began it, when that thread next enters or leaves the kernel. A thread that
+//! submits and then blocks on a disk in another way holds up its own operations.
 
 use std::collections::VecDeque;
 use std::io;
@@ -58,7 +61,7 @@ impl Uring {
                 ring.drain();
                 super::start::ended(&mut pending)
             },
-            &|len| ring.blocks(len),
+            &|len| ring.room(len),
         )?;
         let driven = Driven(Arc::clone(&ring));
         // SAFETY: the descriptor is the ring's, which is closed after the registration ends: the driver holds both.
@@ -86,15 +89,17 @@ impl Device for Uring {
     }
 
     fn blocks(&self, len: usize) -> Blocks {
-        let mut blocks = self.room(len);
-        if blocks.is_in(&self.ring.slots) {
-            blocks.fill(0);
+        match self.ring.slot(len) {
+            Some(mut blocks) => {
+                blocks.fill(0);
+                blocks
+            }
+            None => Blocks::zeroed(len),
         }
-        blocks
     }
 
     fn room(&self, len: usize) -> Blocks {
-        self.ring.blocks(len)
+        self.ring.room(len)
     }
 
     blocking_methods!();
@@ -162,11 +167,11 @@ impl Flight {
     }
 
     /// The operation as the kernel reads it. The addresses in it hold for as long as the flight stays where it is.
-    fn entry(&mut self, slots: &Arc<Slots>) -> io::Result<squeue::Entry> {
+    fn entry(&mut self, slots: Option<&Arc<Slots>>) -> io::Result<squeue::Entry> {
         let Self { operation: Operation { file, action, offset, memory, done }, runs, .. } = self;
         let fd = types::Fd(file.descriptor()?.as_raw_fd());
         let at = offset.saturating_add(*done as u64);
-        let is_fixed = matches!(&memory.parts[..], [Part::Blocks(blocks)] if blocks.is_in(slots));
+        let is_fixed = matches!(&memory.parts[..], [Part::Blocks(blocks)] if slots.is_some_and(|slots| blocks.is_in(slots)));
         *runs = match action {
             Action::Read => memory.runs_to_fill(*done)?.iter_mut().map(|run| Run::of(run)).collect(),
             Action::Write => memory.runs_to_write(*done)?.iter().map(|run| Run::from_shared(run)).collect(),
@@ -209,7 +214,8 @@ impl Run {
 struct Ring {
     kernel: IoUring,
     max_ops: usize,
-    slots: Arc<Slots>,
+    /// Memory that the kernel knows, unless it refused.
+    slots: Option<Arc<Slots>>,
     queue: Mutex<Queue>,
     /// Held by whoever takes completions.
     reaping: Mutex<()>,
@@ -228,7 +234,7 @@ struct Queue {
 impl Ring {
     fn new(max_ops: usize) -> io::Result<Self> {
         let kernel = build(max_ops)?;
-        let slots = register(&kernel, max_ops.min(SLOTS_MAX))?;
+        let slots = register(&kernel, max_ops.min(SLOTS_MAX));
         Ok(Self {
             kernel,
             max_ops,
@@ -239,8 +245,12 @@ impl Ring {
         })
     }
 
-    fn blocks(&self, len: usize) -> Blocks {
-        self.slots.take(len).unwrap_or_else(|| Blocks::zeroed(len))
+    fn slot(&self, len: usize) -> Option<Blocks> {
+        self.slots.as_ref()?.take(len)
+    }
+
+    fn room(&self, len: usize) -> Blocks {
+        self.slot(len).unwrap_or_else(|| Blocks::zeroed(len))
     }
 
     /// Begins the operation, or lets it wait.
@@ -262,7 +272,7 @@ impl Ring {
         let before = queue.running;
         while queue.running < self.max_ops {
             let Some(mut flight) = queue.waiting.pop_front() else { break };
-            match flight.entry(&self.slots) {
+            match flight.entry(self.slots.as_ref()) {
                 Ok(entry) => {
                     self.push(&entry.user_data(Box::into_raw(flight).expose_provenance() as u64));
                     queue.running += 1;
@@ -369,9 +379,8 @@ fn build(max_ops: usize) -> io::Result<IoUring> {
 }
 
 /// Slots that the kernel knows; none where it may not lock that much memory for this user.
-fn register(kernel: &IoUring, count: usize) -> io::Result<Arc<Slots>> {
-    let none = || Slots::new(0).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory));
-    let Some(slots) = Slots::new(count) else { return none() };
+fn register(kernel: &IoUring, count: usize) -> Option<Arc<Slots>> {
+    let slots = Slots::new(count)?;
     let (start, len) = slots.run();
     let run = Run { start: start.as_ptr(), len };
     // SAFETY: `Run` is laid out as the `iovec` that is asked for. The kernel holds the pages for as long as it knows them, so that
@@ -380,5 +389,5 @@ fn register(kernel: &IoUring, count: usize) -> io::Result<Arc<Slots>> {
         let runs = slice::from_raw_parts((&raw const run).cast(), 1);
         kernel.submitter().register_buffers(runs)
     };
-    if registered.is_ok() { Ok(slots) } else { none() }
+    registered.is_ok().then_some(slots)
 }

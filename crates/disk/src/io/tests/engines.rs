@@ -1,4 +1,5 @@
-//! What holds for the engines that reach the kernel.
+//! What holds for the engines that reach the kernel. Descriptors, threads and processor time are those of the process, of which
+//! nextest gives each test its own.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
