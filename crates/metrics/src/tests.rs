@@ -5,6 +5,8 @@ use std::thread;
 
 use proptest::prelude::*;
 
+use elcache_core::tier::DeviceUsage;
+
 use super::*;
 use crate::families::{FAMILIES, Family};
 use crate::histogram::BOUNDS;
@@ -35,9 +37,13 @@ fn snapshot(tiers: &[TierName]) -> Snapshot {
         index_bytes: 4096,
         evicted_for_room: 7,
         evicted_expired: 2,
+        device: None,
     };
+    let device =
+        DeviceUsage { engine: "io_uring", stored_bytes: 100, written_bytes: 110, ..DeviceUsage::default() };
+    let of = |tier: TierName| Usage { device: (tier == TierName::Disk).then_some(device), ..usage };
     Snapshot {
-        tiers: tiers.iter().map(|tier| (*tier, usage)).collect(),
+        tiers: tiers.iter().map(|tier| (*tier, of(*tier))).collect(),
         uptime: Duration::from_millis(90_500),
     }
 }
@@ -66,7 +72,7 @@ fn touched() -> Arc<Metrics> {
 }
 
 fn touched_page(format: Format) -> String {
-    touched().render_with(format, &snapshot(&[TierName::Memory]), &process())
+    touched().render_with(format, &snapshot(&[TierName::Memory, TierName::Disk]), &process())
 }
 
 fn with_version(golden: &str) -> String {

@@ -24,9 +24,9 @@ fn check_config_prints_the_effective_configuration() {
 
 #[test]
 fn check_config_says_what_has_no_effect_yet_beside_the_json() {
-    let output = elcached(&["--check-config", "-d", "/somewhere"]);
+    let output = elcached(&["--check-config", "-s", "somewhere:7890"]);
     assert_eq!(output.status.code(), Some(0));
-    assert!(text(&output.stderr).starts_with("elcached: --disk: disk.path: not available yet"));
+    assert!(text(&output.stderr).starts_with("elcached: --seed: cluster.seed_nodes: not available yet"));
     assert!(serde_json::from_slice::<serde_json::Value>(&output.stdout).is_ok());
 }
 
