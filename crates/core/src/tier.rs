@@ -206,6 +206,40 @@ pub enum NewBody<'a> {
     Elsewhere,
 }
 
+/// What a tier is about to evict.
+#[derive(Clone, Copy, Debug)]
+pub enum Leaving<'a> {
+    /// The value, or the root, of this key.
+    Value(&'a [u8]),
+    /// A page.
+    Page(PageRef),
+    /// The chunk with this digest.
+    Chunk(Digest),
+}
+
+/// What a tier has evicted.
+#[derive(Clone, Debug)]
+pub enum Evicted {
+    /// A value of at most one chunk.
+    Value(Key, Metadata, Payload),
+    /// The root of a larger one.
+    Root(Key, Metadata),
+    /// A page and its digests.
+    Page(PageRef, Payload),
+    /// A chunk and its bytes.
+    Chunk(ChunkRef, Payload),
+}
+
+/// Takes what a tier evicts to a slower one.
+pub trait Below: Send + Sync + 'static {
+    /// Whether it would take this, with what it wants to be told then. Asked while the tier still has it, and under
+    /// its locks: the answer has to be quick.
+    fn wants(&self, leaving: Leaving<'_>) -> Option<u64>;
+
+    /// Takes it, or lets it go.
+    fn take(&self, evicted: Evicted, told: u64);
+}
+
 /// How full a tier is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -293,6 +327,12 @@ pub trait Tier: Send + Sync + 'static {
 
     /// Keeps a copy of a page that a slower tier has.
     fn keep_page(&self, page: &PageRef, digests: &[u8]);
+
+    /// Whether it could take this from a faster tier and has it not. Quick.
+    fn lacks(&self, leaving: Leaving<'_>) -> bool;
+
+    /// Takes what a faster tier has evicted. The caller orders the writes of a key.
+    fn demote(&self, evicted: Evicted) -> Reply<'_, Result<(), Refusal>>;
 
     /// How full it is.
     fn usage(&self) -> Usage;

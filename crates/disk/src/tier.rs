@@ -12,8 +12,8 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
 use elcache_core::tier::{
-    Apart, Body as RootBody, ChunkRef, DeviceUsage, Hold, Lookup, NewBody, Owner, PageRef, Part, Refusal,
-    Reply, Root, Staged, Tier, TierName, Usage,
+    Apart, Body as RootBody, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef,
+    Part, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
@@ -334,17 +334,10 @@ impl Disk {
         if let Some(pin) = self.share(&chunk).await {
             return Ok(Staged { chunk, hold: Box::new(pin) });
         }
-        let start = chunk.number * CHUNK_SIZE;
-        let arriving = Arriving {
-            kind: Kind::Chunk,
-            name: Bytes::copy_from_slice(&chunk.digest.0),
-            hash: name::of_chunk(&chunk),
-            meta: Metadata::new(start, Digest([0; 32]), Version::default(), self.clock.now_ms()),
-            payload: data.payload(),
-            subtrees: data.subtrees().to_vec(),
-            number: chunk.number,
-        };
-        let pin = self.write_extent(arriving).await?;
+        let subtrees = data.subtrees().to_vec();
+        let payload = data.payload();
+        drop(data);
+        let pin = self.write_chunk(&chunk, payload, subtrees).await?;
         Ok(Staged { chunk, hold: Box::new(pin) })
     }
 
@@ -396,13 +389,59 @@ impl Disk {
         }
     }
 
+    /// Writes what a faster tier has evicted.
+    async fn take_evicted(self: &Arc<Self>, evicted: Evicted) -> Result<(), Refusal> {
+        match evicted {
+            Evicted::Value(_, meta, _) | Evicted::Root(_, meta) if meta.expired(self.clock.now_ms()) => {
+                Ok(())
+            }
+            Evicted::Value(key, meta, body) => {
+                self.put_record(Kind::Value, key.as_bytes(), name::of_key(&key), &meta, body, &[]).await
+            }
+            Evicted::Root(key, meta) => {
+                let nothing = Payload::new();
+                self.put_record(Kind::Root, key.as_bytes(), name::of_key(&key), &meta, nothing, &[]).await
+            }
+            Evicted::Page(page, digests) => self.put_page(&page, digests, self.clock.now_ms()).await,
+            Evicted::Chunk(chunk, body) => self.write_chunk(&chunk, body, Vec::new()).await.map(drop),
+        }
+    }
+
+    async fn write_chunk(
+        self: &Arc<Self>,
+        chunk: &ChunkRef,
+        payload: Payload,
+        subtrees: Vec<Digest>,
+    ) -> Result<Pin, Refusal> {
+        let start = chunk.number * CHUNK_SIZE;
+        let arriving = Arriving {
+            kind: Kind::Chunk,
+            name: Bytes::copy_from_slice(&chunk.digest.0),
+            hash: name::of_chunk(chunk),
+            meta: Metadata::new(start, Digest([0; 32]), Version::default(), self.clock.now_ms()),
+            payload,
+            subtrees,
+            number: chunk.number,
+        };
+        self.write_extent(arriving).await
+    }
+
+    async fn put_page(
+        self: &Arc<Self>,
+        page: &PageRef,
+        digests: Payload,
+        now_ms: u64,
+    ) -> Result<(), Refusal> {
+        let bears = name::page_record(page);
+        let name = name::of_record(Kind::Page, &bears);
+        let meta = Metadata::new(digests.len() as u64, Digest([0; 32]), page.owner.version, now_ms);
+        self.put_record(Kind::Page, &bears, name, &meta, digests, &[]).await
+    }
+
     async fn put_pages(self: &Arc<Self>, key: &Key, meta: &Metadata, pages: &[Bytes]) -> Result<(), Refusal> {
         let owner = Owner { key: key.hash(), version: meta.version };
         for (number, page) in (0..).zip(pages) {
-            let bears = name::page_record(&PageRef { owner, number });
-            let name = name::of_record(Kind::Page, &bears);
-            let of_page = Metadata::new(page.len() as u64, Digest([0; 32]), meta.version, meta.modified_ms);
-            self.put_record(Kind::Page, &bears, name, &of_page, page.clone().into(), &[]).await?;
+            self.put_page(&PageRef { owner, number }, page.clone().into(), meta.modified_ms).await?;
         }
         Ok(())
     }
@@ -587,6 +626,19 @@ impl Tier for DiskTier {
     }
 
     fn keep_page(&self, _: &PageRef, _: &[u8]) {}
+
+    fn lacks(&self, leaving: Leaving<'_>) -> bool {
+        let name = match leaving {
+            Leaving::Value(key) => name::of_record(Kind::Value, key),
+            Leaving::Page(page) => name::of_record(Kind::Page, &name::page_record(&page)),
+            Leaving::Chunk(digest) => name::of_record(Kind::Chunk, &digest.0),
+        };
+        matches!(self.disk.look_up_now(&name), Some(None))
+    }
+
+    fn demote(&self, evicted: Evicted) -> Reply<'_, Result<(), Refusal>> {
+        Reply::Later(Box::pin(async move { self.disk.take_evicted(evicted).await }))
+    }
 
     fn usage(&self) -> Usage {
         let disk = &self.disk;

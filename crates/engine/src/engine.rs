@@ -18,6 +18,7 @@ use elcache_metrics::Metrics;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+use crate::demote::Demoter;
 use crate::flights::Flights;
 use crate::manifest;
 use crate::order::Order;
@@ -28,6 +29,8 @@ use crate::upload::Upload;
 
 /// The largest value that [`Engine::put_small`] takes.
 pub const MAX_SMALL: usize = 64 << 10;
+/// What has been evicted and is on its way to a slower tier may take this part of the memory budget.
+const DEMOTED: u64 = 16;
 /// Chunks that are looked for before others get their turn.
 const YIELD_AFTER: u64 = 1024;
 
@@ -60,7 +63,7 @@ pub struct Engine {
     clock: Arc<dyn Clock>,
     budget: Arc<Budget>,
     metrics: Arc<Metrics>,
-    pub(crate) order: Order,
+    pub(crate) order: Arc<Order>,
     pub(crate) flights: Flights,
     /// Chunks that may be read ahead at once, by all readers together.
     pub(crate) ahead: Arc<Semaphore>,
@@ -99,7 +102,7 @@ impl Engine {
             clock,
             budget,
             metrics,
-            order: Order::new(),
+            order: Arc::new(Order::new()),
             flights: Flights::default(),
             ahead: Arc::new(Semaphore::new(ahead)),
             sequence,
@@ -109,7 +112,7 @@ impl Engine {
     /// Looks a key up, and counts a miss, or the hit of a value that is here as a whole.
     pub async fn get(&self, key: &Key) -> Found {
         let began = self.clock.elapsed();
-        let stamp = self.order.stamp(key);
+        let stamp = self.order.stamp(key.as_bytes());
         let mut busy = false;
         for tier in &self.tiers {
             match tier.root(key).get().await {
@@ -254,6 +257,13 @@ impl Engine {
     /// The time.
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+
+    /// Takes what the fastest tier evicts to the next one, if there is one: to be given to the fastest. Needs the runtime.
+    pub fn demoter(&self) -> Option<Arc<Demoter>> {
+        let slower = self.tiers.get(1)?;
+        let max_bytes = self.budget.max_bytes() / DEMOTED;
+        Some(Demoter::start(Arc::clone(&self.order), Arc::clone(slower), max_bytes))
     }
 
     /// The memory budget.

@@ -6,6 +6,7 @@
 //! - [`upload`]: a value on its way in, of any size: received, hashed and staged chunk by chunk.
 //! - [`reader`]: a range on its way out, chunk by chunk.
 //! - `order`: locks of keys, and how a reader learns that a key was written meanwhile.
+//! - `demote`: what the fastest tier evicts goes to a slower one.
 //! - `promote`, `flights`: from a slower tier into the fastest, once for all who wait for it.
 //! - [`outcome`]: what can come of it all.
 //! - `hashing`: BLAKE3 and SHA-256, off the network's threads where it takes long.
@@ -20,6 +21,7 @@
 //! What this crate must not know: HTTP, sockets, what a tier is made of.
 #![forbid(unsafe_code)]
 
+mod demote;
 pub mod engine;
 mod flights;
 mod hashing;
@@ -31,6 +33,7 @@ pub mod reader;
 pub mod stats;
 pub mod upload;
 
+pub use demote::Demoter;
 pub use engine::{Engine, EngineConfig, MAX_SMALL};
 pub use outcome::{Found, Opened, PutOptions, ReadFailed, Readable, Stored, Value, WriteError};
 pub use reader::Reader;

@@ -4,7 +4,8 @@
 //! kind u8 | fields u8 | name length u16 | name
 //!   value, root:  digest 32 | sequence u64 | modified u48 | the fields that `fields` names, in this order:
 //!                 view u64 | size u64 | expires u64 | flags u32 | operation: length u8, bytes | headers: length u16, bytes
-//!   page, chunk:  nothing
+//!   chunk:        its number in a value, u64
+//!   page:         nothing
 //! then the rest of the body: what is left of it behind its whole pages
 //! ```
 //! Numbers are little-endian. Names: of a value or root its key; of a page the owner's key hash, view, sequence and
@@ -12,7 +13,7 @@
 
 use elcache_core::digest::Digest;
 use elcache_core::key::KeyHash;
-use elcache_core::tier::{ChunkRef, Owner, PageRef};
+use elcache_core::tier::{ChunkRef, Leaving, Owner, PageRef};
 use elcache_core::value::{KeptHeaders, Metadata, OperationId, Version};
 
 use bytes::Bytes;
@@ -115,9 +116,38 @@ pub(crate) fn name_of(content: &[u8]) -> Option<(Kind, &[u8])> {
     Some((Kind::from_u8(kind)?, content.get(PREFIX..PREFIX + len)?))
 }
 
+/// The bytes before the body of a chunk.
+pub(crate) fn encode_chunk(chunk: &ChunkRef) -> Vec<u8> {
+    let mut out = encode_plain(Kind::Chunk, &chunk_name(chunk));
+    out.extend_from_slice(&chunk.number.to_le_bytes());
+    out
+}
+
+/// The number in a value that a chunk came with.
+pub(crate) fn chunk_number(content: &[u8]) -> Option<u64> {
+    let (_, name) = name_of(content)?;
+    content.get(PREFIX + name.len()..)?.first_chunk().map(|number| u64::from_le_bytes(*number))
+}
+
 /// Where the rest of the body begins in a page or chunk.
 pub(crate) fn plain_body_at(content: &[u8]) -> usize {
-    name_of(content).map_or(content.len(), |(_, name)| PREFIX + name.len())
+    let after_name = |kind| if kind == Kind::Chunk { size_of::<u64>() } else { 0 };
+    name_of(content).map_or(content.len(), |(kind, name)| PREFIX + name.len() + after_name(kind))
+}
+
+/// Whether a value is to be kept off the disk.
+pub(crate) fn is_no_disk(content: &[u8]) -> bool {
+    content.get(1).is_some_and(|fields| fields & NO_DISK != 0)
+}
+
+/// What a slower tier is asked about a record.
+pub(crate) fn leaving(content: &[u8]) -> Option<Leaving<'_>> {
+    let (kind, name) = name_of(content)?;
+    Some(match kind {
+        Kind::Value | Kind::Root => Leaving::Value(name),
+        Kind::Page => Leaving::Page(page_ref(name)?),
+        Kind::Chunk => Leaving::Chunk(Digest(*name.first_chunk()?)),
+    })
 }
 
 /// When a value or root is over; `None` for what never is. For sweeping and look-ups, so without reading the rest.
@@ -243,6 +273,12 @@ pub(crate) fn page_name(page: &PageRef) -> [u8; 40] {
     name[24..32].copy_from_slice(&page.owner.version.sequence.to_le_bytes());
     name[32..].copy_from_slice(&page.number.to_le_bytes());
     name
+}
+
+/// The page of a page's name.
+pub(crate) fn page_ref(name: &[u8]) -> Option<PageRef> {
+    let number = u64::from_le_bytes(*name.last_chunk()?);
+    Some(PageRef { owner: page_owner(name)?, number })
 }
 
 /// The owner in a page's name.

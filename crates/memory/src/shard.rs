@@ -77,6 +77,8 @@ struct State {
 /// An entry that has left, and for which values it was kept.
 pub(crate) struct Gone {
     pub(crate) owners: Vec<Owner>,
+    /// The entry itself, where a slower tier wants it.
+    pub(crate) kept: Option<OwnedRef>,
 }
 
 impl Shard {
@@ -214,12 +216,13 @@ impl Shard {
         true
     }
 
-    /// Evicts whom the policy names, passing over what `pinned` says must stay. `miss` is what the ghosts said of the
+    /// Evicts whom the policy names, passing over what `pinned` says must stay; a slower tier gets what is `wanted`. `miss` is what the ghosts said of the
     /// value that it makes room for, when that goes to this shard. `None` when nothing is left.
     pub(crate) fn evict(
         &self,
         miss: Option<Admission>,
         pinned: impl Fn(Kind, &[u8]) -> bool,
+        mut wanted: impl FnMut(&[u8]) -> bool,
     ) -> Option<Gone> {
         let mut state = self.lock();
         for rotations in 0.. {
@@ -239,8 +242,11 @@ impl Shard {
             }
             let hash = Name::new(self.seed, kind, bytes).hash;
             state.policy.evict(number, hash);
-            drop(record);
-            return Some(self.take_out(&mut state, kind, hash, number));
+            // What is kept for a value of this tier alone, or off the disk, goes for good.
+            let ours = layout::is_no_disk(record.content()) || state.owners.contains_key(&number);
+            let kept = if !ours && wanted(record.content()) { Some(self.own(record)) } else { None };
+            let gone = self.take_out(&mut state, kind, hash, number);
+            return Some(Gone { kept, ..gone });
         }
         None
     }
@@ -319,7 +325,7 @@ impl Shard {
         state.policy.remove(number);
         self.count(kind, -1);
         self.records.release(number);
-        Gone { owners: state.owners.remove(&number).unwrap_or_default() }
+        Gone { owners: state.owners.remove(&number).unwrap_or_default(), kept: None }
     }
 
     fn count(&self, kind: Kind, by: i64) {

@@ -2,14 +2,15 @@
 //! it is synchronous and none of it waits for anything but a shard's lock.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use elcache_arena::{NewRecord, OwnedRef, PageBuffer, Pool, Record};
 use elcache_core::budget::Budget;
+use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::Buffer;
-use elcache_core::tier::{ChunkRef, Owner, PageRef, Refusal, Usage};
+use elcache_core::tier::{Below, ChunkRef, Evicted, Owner, PageRef, Refusal, Usage};
 use elcache_core::tree::{self, CHUNK_SIZE};
 use elcache_core::value::Metadata;
 
@@ -56,6 +57,8 @@ pub struct Store {
     budget: Arc<Budget>,
     shards: Box<[Shard]>,
     values: Values,
+    /// Who takes what is evicted.
+    below: OnceLock<Arc<dyn Below>>,
     fixed_capacity: Option<u64>,
     /// Bytes of buffers that uploads hold.
     staged: Arc<AtomicU64>,
@@ -77,6 +80,7 @@ impl Store {
             pool,
             budget,
             values: Values::default(),
+            below: OnceLock::new(),
             fixed_capacity: config.capacity_bytes,
             staged: Arc::default(),
             evicted_for_room: AtomicU64::new(0),
@@ -187,7 +191,7 @@ impl Store {
     /// Stores a chunk for a value.
     pub(crate) fn put_chunk(&self, chunk: &ChunkRef, body: PageBuffer, owner: Owner) -> Result<(), NoRoom> {
         let bytes = layout::chunk_name(chunk);
-        let head = layout::encode_plain(Kind::Chunk, &bytes);
+        let head = layout::encode_chunk(chunk);
         self.values.add_chunk(owner);
         self.put(Kind::Chunk, &bytes, &[&head], Some(body), Some(owner)).inspect_err(|_| {
             self.values.drop_chunk(owner);
@@ -200,7 +204,7 @@ impl Store {
             return Ok(());
         }
         let bytes = layout::chunk_name(chunk);
-        self.put(Kind::Chunk, &bytes, &[&layout::encode_plain(Kind::Chunk, &bytes)], Some(body), None)
+        self.put(Kind::Chunk, &bytes, &[&layout::encode_chunk(chunk)], Some(body), None)
     }
 
     /// Stores a page for a value.
@@ -388,10 +392,25 @@ impl Store {
     }
 
     fn evict_from(&self, shard: &Shard, miss: Option<Admission>) -> Option<()> {
-        let gone = shard.evict(miss, |kind, content| self.pinned(kind, content))?;
+        let mut told = None;
+        let wanted = |content: &[u8]| {
+            told = self.below.get().and_then(|below| below.wants(layout::leaving(content)?));
+            told.is_some()
+        };
+        let gone = shard.evict(miss, |kind, content| self.pinned(kind, content), wanted)?;
         self.evicted_for_room.fetch_add(1, Ordering::Relaxed);
         gone.owners.into_iter().for_each(|owner| self.lose_chunk(owner));
+        if let (Some(record), Some(told), Some(below)) = (gone.kept, told, self.below.get())
+            && let Some(evicted) = evicted(record)
+        {
+            below.take(evicted, told);
+        }
         Some(())
+    }
+
+    /// From now on this is offered what is evicted. Only the first one counts.
+    pub(crate) fn set_below(&self, below: Arc<dyn Below>) {
+        let _ = self.below.set(below);
     }
 
     /// A value has one chunk less here; with the last goes the value.
@@ -415,6 +434,35 @@ impl Store {
         };
         owner.is_some_and(|owner| self.values.has_chunks(owner))
     }
+}
+
+/// A record as a slower tier takes it.
+fn evicted(record: OwnedRef) -> Option<Evicted> {
+    let content = record.content();
+    let (kind, name) = layout::name_of(content)?;
+    Some(match kind {
+        Kind::Value => {
+            let key = Key::new(name.to_vec()).ok()?;
+            let (meta, body_at) = layout::decode_value(content, record.pages_len())?;
+            let size = meta.size as usize;
+            Evicted::Value(key, meta, record.body(body_at, 0, size))
+        }
+        Kind::Root => Evicted::Root(
+            Key::new(name.to_vec()).ok()?,
+            layout::decode_value(content, 0).map(|(meta, _)| meta)?,
+        ),
+        Kind::Page => {
+            let page = layout::page_ref(name)?;
+            let body_at = layout::plain_body_at(content);
+            Evicted::Page(page, record.body(body_at, 0, usize::MAX))
+        }
+        Kind::Chunk => {
+            let digest = Digest(*name.first_chunk()?);
+            let (number, body_at) = (layout::chunk_number(content)?, layout::plain_body_at(content));
+            let body = record.body(body_at, 0, usize::MAX);
+            Evicted::Chunk(ChunkRef { digest, number, len: body.len() as u32 }, body)
+        }
+    })
 }
 
 /// Writes bytes into a buffer that has room for them.

@@ -14,8 +14,8 @@ use elcache_core::clock::Clock;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
 use elcache_core::tier::{
-    Body, ChunkRef, Hold, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply, Root, Staged, Tier,
-    TierName, Usage,
+    Below, Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply,
+    Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use parking_lot::{Mutex, RwLock};
@@ -99,6 +99,11 @@ impl MemoryTier {
     /// The shards, for measuring.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// From now on this is offered what is evicted. Only the first one counts.
+    pub fn set_below(&self, below: Arc<dyn Below>) {
+        self.store.set_below(below);
     }
 
     /// Changes the watermarks.
@@ -408,6 +413,15 @@ impl Tier for MemoryTier {
 
     fn keep_page(&self, page: &PageRef, digests: &[u8]) {
         let _ = self.store.put_page(page, digests);
+    }
+
+    /// There is no faster tier.
+    fn lacks(&self, _: Leaving<'_>) -> bool {
+        false
+    }
+
+    fn demote(&self, _: Evicted) -> Reply<'_, Result<(), Refusal>> {
+        Reply::Ready(Err(Refusal::Failed))
     }
 
     fn usage(&self) -> Usage {

@@ -98,6 +98,9 @@ impl Node {
         let engine_config =
             EngineConfig { prefetch_chunks: config.performance.prefetch_chunks, ..EngineConfig::default() };
         let engine = Engine::new(engine_config, tiers, memory.clone(), clock, budget, Arc::clone(&metrics));
+        if let Some(demoter) = engine.demoter() {
+            memory.set_below(demoter);
+        }
         let app = App::new(engine, metrics, http);
         Ok(Self { name, app, memory, disk, listener })
     }

@@ -13,7 +13,8 @@ use elcache_core::clock::{Clock, SystemClock};
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
 use elcache_core::tier::{
-    ChunkRef, Hold, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
+    ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root, Staged, Tier,
+    TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use elcache_engine::{Engine, EngineConfig};
@@ -101,6 +102,14 @@ impl Tier for Lossy {
 
     fn keep_page(&self, page: &PageRef, digests: &[u8]) {
         self.inner.keep_page(page, digests);
+    }
+
+    fn lacks(&self, leaving: Leaving<'_>) -> bool {
+        self.inner.lacks(leaving)
+    }
+
+    fn demote(&self, evicted: Evicted) -> Reply<'_, Result<(), Refusal>> {
+        self.inner.demote(evicted)
     }
 
     fn usage(&self) -> Usage {
