@@ -184,7 +184,7 @@ impl Disk {
         let verified = off_thread(wanted, move || {
             extent::verify(checked.pieces().map(|piece| &piece[..]), first as u32, &sums, summer)
         });
-        verified.await.ok_or(Broken::NotNow)??;
+        verified.await.ok_or(Broken::Gone)??;
         Ok(bytes.slice(from as usize - start, to as usize - start))
     }
 
@@ -197,7 +197,7 @@ impl Disk {
         let (count, memory) = self.read(&payload.place, at, memory).await?;
         let mut parts = memory.parts.into_iter();
         let (Some(Part::Blocks(head)), Some(Part::Buffer(mut buffer))) = (parts.next(), parts.next()) else {
-            return Err(Broken::NotNow);
+            return Err(Broken::Gone);
         };
         if count < BLOCK + len {
             return Err(Broken::Damaged);
@@ -209,7 +209,7 @@ impl Disk {
             let verified = extent::verify(Runs { buffer: &*buffer, at: 0 }, 0, &sums, summer);
             verified.map(|()| buffer)
         });
-        let buffer = checked.await.ok_or(Broken::NotNow)??;
+        let buffer = checked.await.ok_or(Broken::Gone)??;
         Ok(Filled::new(buffer, Vec::new()))
     }
 
@@ -238,7 +238,7 @@ impl Disk {
         let memory = Memory::of(Part::Buffer(buffer));
         let (count, memory) = self.read(place, place.offset + at as u64, memory).await?;
         let Some(Part::Buffer(mut buffer)) = memory.parts.into_iter().next() else {
-            return Err(Broken::NotNow);
+            return Err(Broken::Gone);
         };
         if count < len {
             return Err(Broken::Damaged);
@@ -266,7 +266,7 @@ impl Disk {
     /// What an error of the device comes to.
     pub(crate) fn broken(&self, what: &str, error: &io::Error) -> Broken {
         self.failed(what, error);
-        Broken::NotNow
+        Broken::Gone
     }
 
     async fn buffer(&self, len: usize) -> Result<Box<dyn Buffer>, Broken> {
@@ -278,7 +278,7 @@ impl Disk {
                 }
             }
         };
-        timeout(self.config.patience, attempts).await.map_err(|_| Broken::NotNow)
+        timeout(self.config.patience, attempts).await.map_err(|_| Broken::NoRoom)
     }
 }
 
@@ -307,8 +307,10 @@ impl Source {
 pub(crate) enum Broken {
     /// It is not what was written.
     Damaged,
-    /// The device failed, or there was no memory: another time it may go well.
-    NotNow,
+    /// The device failed, or the segment has been freed.
+    Gone,
+    /// There is no memory at the moment.
+    NoRoom,
 }
 
 impl From<Damaged> for Broken {
@@ -325,7 +327,8 @@ pub(crate) fn answer<T>(disk: &Disk, name: &Name, entry: &Entry, read: Result<T,
             disk.bury(name, entry);
             Lookup::Miss
         }
-        Err(Broken::NotNow) => Lookup::Miss,
+        Err(Broken::Gone) => Lookup::Miss,
+        Err(Broken::NoRoom) => Lookup::Busy,
     }
 }
 

@@ -158,11 +158,12 @@ async fn keep_house(disk: Arc<Disk>) {
     let mut cursor = Cursor::default();
     loop {
         tokio::time::sleep(ROUND).await;
-        let high = disk.config.max_bytes as f64 * disk.config.high_watermark;
-        while disk.segments.bytes() as f64 > high && disk.free_lowest().await {}
+        // Until recovery has ended, the lowest segment that is known is not the lowest that there is.
         if disk.recovered().await.is_err() {
             continue;
         }
+        let high = disk.config.max_bytes as f64 * disk.config.high_watermark;
+        while disk.segments.bytes() as f64 > high && disk.free_lowest().await {}
         let now_s = u32::try_from(disk.clock.now_ms() / 1000).unwrap_or(u32::MAX);
         let sweep = Sweep { nodes: SWEEP, now_s, drop_tombstones: false };
         disk.index
@@ -215,7 +216,7 @@ impl Disk {
         entry: &Entry,
         payload_len: u32,
     ) -> Result<Root, Broken> {
-        let place = self.place(entry).ok_or(Broken::NotNow)?;
+        let place = self.place(entry).ok_or(Broken::Gone)?;
         let eager = if payload_len <= EAGER { payload_len } else { 0 };
         let (head, bytes) = self.read_head(&place, eager).await?;
         if head.kind != Kind::Value || head.name != key.as_bytes() {
@@ -233,13 +234,13 @@ impl Disk {
     /// The record of an entry in a log, if it is of one of these kinds and bears this name.
     async fn read_record(&self, entry: &Entry, kinds: &[Kind], name: &[u8]) -> Result<Record, Broken> {
         let InFile::Small { offset, len } = entry.place.file else { return Err(Broken::Damaged) };
-        let segment = self.segment(entry).ok_or(Broken::NotNow)?;
+        let segment = self.segment(entry).ok_or(Broken::Gone)?;
         let memory = Memory::of(MemoryPart::Blocks(self.device.room(len as usize)));
         self.counters.reads.fetch_add(1, Ordering::Relaxed);
         let read = perform(&*self.device, &segment.log, Action::Read, offset, memory).await;
         let (count, memory) = read.map_err(|error| self.broken("a record cannot be read", &error))?;
         let Some(MemoryPart::Blocks(blocks)) = memory.parts.into_iter().next() else {
-            return Err(Broken::NotNow);
+            return Err(Broken::Gone);
         };
         // A copy, so that the device's blocks are free at once.
         let bytes = Bytes::copy_from_slice(blocks.get(..count.min(len as usize)).unwrap_or_default());
@@ -273,7 +274,7 @@ impl Disk {
         payload_len: u32,
         name: &[u8],
     ) -> Result<Payload, Broken> {
-        let place = self.place(entry).ok_or(Broken::NotNow)?;
+        let place = self.place(entry).ok_or(Broken::Gone)?;
         let (head, bytes) = self.read_head(&place, payload_len).await?;
         if head.kind == Kind::Page && head.name == name { Ok(bytes) } else { Err(Broken::Damaged) }
     }
@@ -330,6 +331,7 @@ impl Disk {
 
     /// Writes a chunk, or shares the one that is here, if that is young enough to stay for a while.
     async fn stage_chunk(self: &Arc<Self>, chunk: ChunkRef, data: Filled) -> Result<Staged, Refusal> {
+        self.recovered().await.map_err(|NotYet| Refusal::Full)?;
         self.counters.stored.fetch_add(data.len() as u64, Ordering::Relaxed);
         if let Some(pin) = self.share(&chunk).await {
             return Ok(Staged { chunk, hold: Box::new(pin) });

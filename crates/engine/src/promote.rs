@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use elcache_core::payload::{Filled, Payload};
-use elcache_core::tier::{Apart, ChunkRef, Lookup, NewBody, Owner, Tier};
+use elcache_core::tier::{Apart, ChunkRef, Lookup, NewBody, Owner, Tier, TierName};
 
 use crate::engine::Engine;
 use crate::flights::{Read, Target};
@@ -29,24 +29,35 @@ impl Engine {
     /// A chunk as a whole, from a slower tier. A copy stays in the fastest.
     pub(crate) async fn fetch_chunk(&self, chunk: &ChunkRef) -> Lookup<Read> {
         let read = async {
-            let mut busy = false;
-            for tier in self.tiers().iter().skip(1) {
-                match tier.chunk_whole(chunk).get().await {
-                    Lookup::Hit(data) => {
-                        let bytes = match self.tiers().first() {
-                            Some(memory) => memory.keep_chunk(chunk, data),
-                            None => Some(data.payload()),
-                        };
-                        return bytes
-                            .map_or(Lookup::Busy, |bytes| Lookup::Hit(Read { bytes, tier: tier.name() }));
+            match self.read_whole(chunk).await {
+                Lookup::Hit((data, tier)) => {
+                    let kept = self.tiers().first().and_then(|memory| memory.keep_chunk(chunk, data));
+                    match kept {
+                        Some(bytes) => Lookup::Hit(Read { bytes, tier }),
+                        // There was no room to keep it, and it went with the attempt.
+                        None => self
+                            .read_whole(chunk)
+                            .await
+                            .map(|(data, tier)| Read { bytes: data.payload(), tier }),
                     }
-                    Lookup::Miss => {}
-                    Lookup::Busy => busy = true,
                 }
+                Lookup::Miss => Lookup::Miss,
+                Lookup::Busy => Lookup::Busy,
             }
-            if busy { Lookup::Busy } else { Lookup::Miss }
         };
         self.flights.join(Target::Chunk(chunk.digest), read).await
+    }
+
+    async fn read_whole(&self, chunk: &ChunkRef) -> Lookup<(Filled, TierName)> {
+        let mut busy = false;
+        for tier in self.tiers().iter().skip(1) {
+            match tier.chunk_whole(chunk).get().await {
+                Lookup::Hit(data) => return Lookup::Hit((data, tier.name())),
+                Lookup::Miss => {}
+                Lookup::Busy => busy = true,
+            }
+        }
+        if busy { Lookup::Busy } else { Lookup::Miss }
     }
 
     /// A value of at most one chunk as a whole, from a slower tier. A copy stays in the fastest, if that may have it.
