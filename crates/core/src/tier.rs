@@ -268,6 +268,8 @@ pub struct DeviceUsage {
     pub stored_bytes: u64,
     /// Bytes that it wrote for them.
     pub written_bytes: u64,
+    /// Bytes that it read, heads and sums included.
+    pub read_bytes: u64,
     /// Operations that failed.
     pub failed: u64,
     /// Records that did not verify.

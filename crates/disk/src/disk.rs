@@ -54,8 +54,8 @@ pub(crate) struct Counters {
     pub(crate) evicted: AtomicU64,
     /// Values whose time was over.
     pub(crate) expired: AtomicU64,
-    /// Reads of the disk.
-    pub(crate) reads: AtomicU64,
+    /// Bytes that came from the disk.
+    pub(crate) read: AtomicU64,
 }
 
 /// A directory at work.

@@ -258,7 +258,7 @@ impl Disk {
 
     async fn read(&self, place: &Place, offset: u64, memory: Memory) -> Result<(usize, Memory), Broken> {
         let data = place.segment.data.as_ref().ok_or(Broken::Damaged)?;
-        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.counters.read.fetch_add(memory.len() as u64, Ordering::Relaxed);
         let read = perform(&*self.device, data, Action::Read, offset, memory).await;
         read.map_err(|error| self.broken("an extent cannot be read", &error))
     }

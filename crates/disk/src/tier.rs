@@ -108,16 +108,12 @@ impl DiskTier {
             engine: self.disk.device.name(),
             stored_bytes: of(&counters.stored),
             written_bytes: of(&counters.written),
+            read_bytes: of(&counters.read),
             failed: of(&counters.failed),
             damaged: of(&counters.damaged),
             trouble,
             recovering: matches!(recovery, Recovery::Running(_)),
         }
-    }
-
-    /// Operations that read, since the start.
-    pub fn reads(&self) -> u64 {
-        self.disk.counters.reads.load(Ordering::Relaxed)
     }
 
     /// Waits until everything is found that is there; the highest version of any of it.
@@ -236,7 +232,7 @@ impl Disk {
         let InFile::Small { offset, len } = entry.place.file else { return Err(Broken::Damaged) };
         let segment = self.segment(entry).ok_or(Broken::Gone)?;
         let memory = Memory::of(MemoryPart::Blocks(self.device.room(len as usize)));
-        self.counters.reads.fetch_add(1, Ordering::Relaxed);
+        self.counters.read.fetch_add(u64::from(len), Ordering::Relaxed);
         let read = perform(&*self.device, &segment.log, Action::Read, offset, memory).await;
         let (count, memory) = read.map_err(|error| self.broken("a record cannot be read", &error))?;
         let Some(MemoryPart::Blocks(blocks)) = memory.parts.into_iter().next() else {

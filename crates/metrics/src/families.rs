@@ -196,6 +196,22 @@ pub(crate) static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "elcache_disk_read_bytes_total",
+        kind: Kind::Counter,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes that came from the disk, with what describes and verifies them.",
+        collect: |from, to| known(to, device(from).map(|usage| usage.read_bytes)),
+    },
+    Family {
+        name: "elcache_disk_written_bytes_total",
+        kind: Kind::Counter,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes that went to the disk, with what describes and verifies them.",
+        collect: |from, to| known(to, device(from).map(|usage| usage.written_bytes)),
+    },
+    Family {
         name: "elcache_disk_errors_total",
         kind: Kind::Counter,
         labels: &["kind"],
