@@ -44,7 +44,7 @@ impl Disk {
     async fn grow_now(&self, need: Need, deadline: Instant) -> Result<(), Refusal> {
         let capacity = self.config.segment_bytes();
         let longer = {
-            let mut state = self.state.lock();
+            let state = self.state.lock();
             if state.failed {
                 return Err(Refusal::Failed);
             }
@@ -108,6 +108,8 @@ impl Disk {
             Ok(segment) => segment,
             Err(error) => {
                 self.failed("a segment cannot be opened", &error);
+                // Recovery would take what is left of it for a segment without records.
+                let _ = self.remove_files(number).await;
                 return Err(Refusal::Failed);
             }
         };

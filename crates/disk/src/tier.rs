@@ -447,6 +447,10 @@ impl Disk {
     async fn delete(self: &Arc<Self>, key: &Key) -> Result<bool, Refusal> {
         self.recovered().await.map_err(|NotYet| Refusal::Full)?;
         let hash = name::of_key(key);
+        if self.state.lock().failed {
+            // What failed may come back with the next start, and nothing can be written against that.
+            return Err(Refusal::Failed);
+        }
         let Some(entry) = self.index.get(&hash) else { return Ok(false) };
         let version = self.highest();
         let meta = Metadata::new(0, Digest([0; 32]), version, self.clock.now_ms());
