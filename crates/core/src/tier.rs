@@ -271,7 +271,7 @@ pub struct DeviceUsage {
     /// Bytes that it read, heads and sums included.
     pub read_bytes: u64,
     /// Operations that failed.
-    pub failed: u64,
+    pub io_errors: u64,
     /// Records that did not verify.
     pub damaged: u64,
     /// Why it takes no writes any more, if it does not.

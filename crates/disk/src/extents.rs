@@ -17,13 +17,12 @@ use crate::directory::perform;
 use crate::disk::{Disk, off_thread};
 use crate::format::check::Summer;
 use crate::format::extent::{self, Head};
-use crate::format::record::{Body, Extent, Kind, Record};
+use crate::format::record::{self, Body, Extent, Kind, Record};
 use crate::format::{BLOCK, Damaged};
 use crate::index::entry::{Entry, InFile, Name};
 use crate::io::{Action, Blocks, Memory, Part};
-use crate::log::Append;
+use crate::log::{Append, Need};
 use crate::segment::{Pin, Segment};
-use crate::space::Need;
 
 /// Up to this length ranges are read into blocks of the device's.
 const ROOM: usize = 128 << 10;
@@ -56,6 +55,7 @@ struct Reserved {
     disk: Arc<Disk>,
     segment: Arc<Segment>,
     offset: u64,
+    need: Need,
     landed: bool,
 }
 
@@ -63,7 +63,7 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         if !self.landed {
             if let Some(open) = self.disk.state.lock().open(self.segment.number) {
-                open.landed(false);
+                open.landed(self.need, false);
             }
             self.disk.work.notify_one();
         }
@@ -90,7 +90,7 @@ impl Disk {
             (extent::sums(&shared, summer), if subtrees.len() > 1 { subtrees } else { Vec::new() })
         });
         let (sums, subtrees) = sums.await.ok_or(Refusal::Failed)?;
-        let mut reserved = self.reserve(whole as u64).await?;
+        let mut reserved = self.reserve(Need::extent(record::extent_len(&name, &meta), whole)).await?;
         let head = Head { kind, name: name.clone(), meta: meta.clone(), len: len as u32, subtrees, sums };
         let head = head.encode(&self.directory.seeds, reserved.segment.number, reserved.offset);
         let data = reserved.segment.data.clone().ok_or(Refusal::Failed)?;
@@ -106,11 +106,11 @@ impl Disk {
         let record = Record { kind, name, meta, body };
         let pin = Pin::new(&reserved.segment);
         reserved.landed = true;
-        self.enter(reserved.segment.number, &Append { record: &record, name: hash }).await?;
+        self.enter(reserved.segment.number, reserved.need, &Append { record: &record, name: hash }).await?;
         Ok(pin)
     }
 
-    async fn reserve(self: &Arc<Self>, len: u64) -> Result<Reserved, Refusal> {
+    async fn reserve(self: &Arc<Self>, need: Need) -> Result<Reserved, Refusal> {
         let capacity = self.config.segment_bytes();
         loop {
             {
@@ -118,15 +118,15 @@ impl Disk {
                 if state.failed {
                     return Err(Refusal::Failed);
                 }
-                let open = state.current.as_mut().filter(|open| open.has_room(len, capacity));
+                let open = state.current.as_mut().filter(|open| open.has_room(need, capacity));
                 if let Some(open) = open
-                    && let Ok(offset) = open.reserve(len)
+                    && let Some(offset) = open.reserve(need)
                 {
                     let segment = Arc::clone(&open.segment);
-                    return Ok(Reserved { disk: Arc::clone(self), segment, offset, landed: false });
+                    return Ok(Reserved { disk: Arc::clone(self), segment, offset, need, landed: false });
                 }
             }
-            self.grow(Need::Extent(len)).await?;
+            self.grow(need).await?;
         }
     }
 
@@ -174,6 +174,10 @@ impl Disk {
 
     /// The bytes `from..to` of a payload of `len` bytes.
     pub(crate) async fn read_range(&self, payload: &Source, from: u32, to: u32) -> Result<Payload, Broken> {
+        let to = to.min(payload.len);
+        if from >= to {
+            return Ok(Payload::new());
+        }
         let first = from as usize / BLOCK;
         let end = (to as usize).next_multiple_of(BLOCK);
         let (start, wanted) = (first * BLOCK, (payload.len as usize).min(end) - first * BLOCK);

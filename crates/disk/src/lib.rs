@@ -32,6 +32,8 @@ mod recovery;
 mod segment;
 mod space;
 mod sums;
+#[cfg(test)]
+mod tests;
 pub mod tier;
 mod writer;
 

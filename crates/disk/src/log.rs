@@ -2,6 +2,7 @@
 //!
 //! Plain state under one lock; the writer task takes batches from it and does the writing.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +20,8 @@ use crate::segment::Segment;
 const INDEX_EVERY: usize = 64 << 10;
 /// What is kept free in a segment for its last index record and its footer.
 const RESERVE: u64 = (MAX_RECORD + 2 * BLOCK) as u64;
+/// The longest entry of an index record.
+const ENTRY_MAX: usize = 56 + elcache_core::key::MAX_KEY_LEN;
 
 /// A change of the index that a record brings when it is written.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +72,8 @@ pub(crate) struct Open {
     data_room: u64,
     /// Extents on their way into it.
     in_flight: u32,
+    /// Bytes of the log that are kept for their records.
+    promised: u64,
     data_dirty: bool,
 }
 
@@ -80,6 +85,26 @@ pub(crate) struct Resume {
     pub(crate) last_index: u64,
     pub(crate) records: u64,
     pub(crate) entries: Collected,
+}
+
+/// What is to be appended, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    pub(crate) log: u64,
+    pub(crate) data: u64,
+}
+
+impl Need {
+    /// A record of so many bytes, all of which are in the log.
+    pub(crate) fn record(len: usize) -> Self {
+        Self { log: len as u64, data: 0 }
+    }
+
+    /// An extent, and a record that may be the only one of its batch; and that record's entry.
+    pub(crate) fn extent(record_len: usize, len: usize) -> Self {
+        let log = (record_len + ENTRY_MAX).next_multiple_of(BLOCK);
+        Self { log: log as u64, data: len as u64 }
+    }
 }
 
 /// The open segments of a directory.
@@ -117,18 +142,33 @@ impl Open {
             data_tail,
             data_room: data_tail,
             in_flight: 0,
+            promised: 0,
             data_dirty: false,
         }
     }
 
-    /// Bytes that both files have, or will have when all that was appended is written.
-    pub(crate) fn len(&self) -> u64 {
-        self.log_tail + self.data_tail
+    /// Bytes that the log may come to have without another record.
+    fn log_end(&self) -> u64 {
+        self.log_tail + self.promised + self.entries.len() as u64 + RESERVE
+    }
+
+    /// Bytes that both files have, or may come to have without another record.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.log_end() + self.data_room
     }
 
     /// Whether so much more fits into a segment of `capacity` bytes.
-    pub(crate) fn has_room(&self, need: u64, capacity: u64) -> bool {
-        self.len() + need + RESERVE + self.entries.len() as u64 <= capacity
+    pub(crate) fn has_room(&self, need: Need, capacity: u64) -> bool {
+        self.log_end() + need.log + self.data_room.max(self.data_tail + need.data) <= capacity
+    }
+
+    /// The part by which the data file has to become longer first, if it has to; by about `step`. There is room for what is
+    /// needed.
+    pub(crate) fn growth(&self, need: Need, step: u64, capacity: u64) -> Option<Range<u64>> {
+        let least = self.data_tail + need.data;
+        let most = capacity.saturating_sub(self.log_end() + need.log);
+        let wanted = (self.data_room + step).min(most) / BLOCK as u64 * BLOCK as u64;
+        (least > self.data_room).then(|| self.data_room..wanted.max(least))
     }
 
     /// Appends a record to the batch; its end can be awaited.
@@ -179,14 +219,15 @@ impl Open {
         }
     }
 
-    /// Room for an extent of so many bytes: where it goes, or up to where the data file has to be made longer first.
-    pub(crate) fn reserve(&mut self, len: u64) -> Result<u64, u64> {
-        let end = self.data_tail + len;
+    /// Room for an extent and its record: where the extent goes, unless the data file has to be made longer first.
+    pub(crate) fn reserve(&mut self, need: Need) -> Option<u64> {
+        let end = self.data_tail + need.data;
         if end > self.data_room {
-            return Err(end);
+            return None;
         }
         self.in_flight += 1;
-        Ok(std::mem::replace(&mut self.data_tail, end))
+        self.promised += need.log;
+        Some(std::mem::replace(&mut self.data_tail, end))
     }
 
     /// The data file has room up to here.
@@ -194,14 +235,10 @@ impl Open {
         self.data_room = self.data_room.max(room);
     }
 
-    /// How far there is room in the data file.
-    pub(crate) fn room(&self) -> u64 {
-        self.data_room
-    }
-
-    /// An extent has arrived, or will not.
-    pub(crate) fn landed(&mut self, written: bool) {
+    /// The extent for which that was needed has arrived, or will not.
+    pub(crate) fn landed(&mut self, need: Need, written: bool) {
         self.in_flight -= 1;
+        self.promised -= need.log;
         self.data_dirty |= written;
     }
 
@@ -251,6 +288,18 @@ impl State {
     /// Has the current segment closed.
     pub(crate) fn close_current(&mut self) {
         self.closing.extend(self.current.take());
+    }
+
+    /// Gives everything up: what waits has failed.
+    pub(crate) fn abandon_all(&mut self) {
+        self.failed = true;
+        self.current = None;
+        self.closing.clear();
+    }
+
+    /// Whether anything is open still.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.current.is_none() && self.closing.is_empty()
     }
 
     /// Gives a segment up that cannot be written: what waits for it has failed.

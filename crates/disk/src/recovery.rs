@@ -16,7 +16,6 @@ use crate::format::segment::{Footer, Header};
 use crate::format::{BLOCK, Damaged, LOG_START, RECORD_ALIGN};
 use crate::index::Refused;
 use crate::index::entry::{Entry, InFile, Kind as Known, Name};
-use crate::index::sweep::{Cursor, Sweep};
 use crate::io::{Action, Memory, Open as OpenFile, Part};
 use crate::log::{Open, Resume, known};
 use crate::name;
@@ -26,8 +25,6 @@ use crate::segment::Segment;
 const PIECE: usize = 1 << 20;
 /// Entries that go into the index in one go.
 const BATCH: usize = 8192;
-/// Nodes of the index that are looked at before others get their turn.
-const SWEEP: usize = 4096;
 
 /// A segment that was found, and what its files are.
 struct Found {
@@ -131,12 +128,9 @@ impl Disk {
             if !complete {
                 tracing::warn!(
                     segment = number,
-                    "there is no memory for the whole index: what is oldest is given up"
+                    "there is no memory for the whole index: this segment and what is older is given up"
                 );
-                while self.segments.ends().is_some_and(|(lowest, _)| lowest < number)
-                    && self.free_lowest().await
-                {}
-                self.give_up_below(&numbers, number).await?;
+                self.give_up_to(&numbers, number).await?;
                 break;
             }
         }
@@ -144,7 +138,7 @@ impl Disk {
             let mut state = self.state.lock();
             state.highest = state.highest.max(highest);
         }
-        self.drop_tombstones().await;
+        self.sweep_round(true).await;
         Ok(done)
     }
 
@@ -218,7 +212,8 @@ impl Disk {
         let half = self.config.segment_bytes() / 2;
         if let Some(footer) = self.footer(found).await? {
             let complete = self.take_in_indexed(found, footer.last_index).await?;
-            if last && found.segment.data.is_some() && footer.log_len + footer.data_len <= half {
+            let small = footer.log_len + footer.data_len <= half;
+            if complete && last && small && found.segment.data.is_some() {
                 let resume = Resume {
                     log_tail: footer.log_len,
                     data_tail: footer.data_len,
@@ -226,16 +221,21 @@ impl Disk {
                     records: footer.records,
                     entries: Collected::default(),
                 };
-                self.go_on(found, resume).await?;
+                self.go_on(found, resume, true).await?;
             }
             return Ok((footer.highest, complete));
         }
-        let before = self.header(number).await?.map_or_else(Version::default, |header| header.highest);
+        self.sync_files(&found.segment).await?;
+        let header = self.header(number).await?;
+        let before = header.as_ref().map_or_else(Version::default, |header| header.highest);
         let scanned = self.scan(found, found.log_len).await?;
         let highest = before.max(scanned.highest);
         let complete = self.put_all(found, scanned.records.iter().rev().map(Noted::entry))?
             && self.take_in_indexed(found, scanned.last_index).await?;
-        self.settle_unsealed(found, &scanned, highest, last).await?;
+        if complete {
+            let again = last && header.is_some() && !scanned.damaged && found.segment.data.is_some();
+            self.settle_unsealed(found, &scanned, highest, again).await?;
+        }
         Ok((highest, complete))
     }
 
@@ -323,13 +323,13 @@ impl Disk {
         Ok(scan.finish())
     }
 
-    /// A log that was not sealed: the last one is gone on with, if it is whole; others are sealed.
+    /// A log that was not sealed takes more records `again`, or is sealed now.
     async fn settle_unsealed(
         self: &Arc<Self>,
         found: &Found,
         scanned: &Scanned,
         highest: Version,
-        last: bool,
+        again: bool,
     ) -> io::Result<()> {
         let mut entries = Collected::default();
         scanned.records.iter().for_each(|noted| entries.push(&noted.entry()));
@@ -344,16 +344,11 @@ impl Disk {
             let mut state = self.state.lock();
             state.highest = state.highest.max(highest);
         }
-        self.go_on(found, resume).await?;
-        if !last || scanned.damaged || found.segment.data.is_none() {
-            self.state.lock().close_current();
-            self.work.notify_one();
-        }
-        Ok(())
+        self.go_on(found, resume, again).await
     }
 
-    /// Takes a segment for new records: cuts its files to what counts, and has the disk know of it.
-    async fn go_on(self: &Arc<Self>, found: &Found, resume: Resume) -> io::Result<()> {
+    /// Takes a segment for new records `again`, or to be sealed: cuts its files to what counts, and has the disk know of it.
+    async fn go_on(self: &Arc<Self>, found: &Found, resume: Resume, again: bool) -> io::Result<()> {
         let Found { segment, .. } = found;
         let (log_len, tail) = (resume.log_tail, resume.data_tail);
         let (device, log, data) = (Arc::clone(&self.device), Arc::clone(&segment.log), segment.data.clone());
@@ -365,16 +360,27 @@ impl Disk {
             }
         })
         .await??;
-        if let Some(data) = &segment.data {
-            perform(&*self.device, data, Action::Sync, 0, Memory::default()).await?;
-        }
-        perform(&*self.device, &segment.log, Action::Sync, 0, Memory::default()).await?;
+        self.sync_files(segment).await?;
         let (device, path) = (Arc::clone(&self.device), self.directory.segments());
         tokio::task::spawn_blocking(move || device.sync_directory(&path)).await??;
-        segment.set_bytes(self.config.segment_bytes());
+        let open = Open::new(Arc::clone(segment), resume);
         let mut state = self.state.lock();
-        state.close_current();
-        state.current = Some(Open::new(Arc::clone(segment), resume));
+        if again {
+            segment.set_bytes(open.bytes().max(self.config.segment_bytes()));
+            state.current = Some(open);
+        } else {
+            segment.set_bytes(open.bytes());
+            state.closing.push(open);
+            drop(state);
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn sync_files(&self, segment: &Segment) -> io::Result<()> {
+        for file in segment.data.iter().chain([&segment.log]) {
+            perform(&*self.device, file, Action::Sync, 0, Memory::default()).await?;
+        }
         Ok(())
     }
 
@@ -385,28 +391,16 @@ impl Disk {
         Ok(first_blocks(memory, count.min(len)))
     }
 
-    async fn give_up_below(
-        &self,
-        numbers: &BTreeMap<u32, (u64, Option<u64>)>,
-        number: u32,
-    ) -> io::Result<()> {
-        self.index.set_floor(number);
-        for (&lower, (_, data)) in numbers.range(..number) {
-            self.device.remove(&self.directory.log(lower))?;
-            if data.is_some() {
-                self.device.remove(&self.directory.data(lower))?;
-            }
-            self.device.sync_directory(&self.directory.segments())?;
+    /// Frees what the index cannot hold, up to a segment of which it holds a part: of what it does not know, deletions would
+    /// leave no trace.
+    async fn give_up_to(&self, numbers: &BTreeMap<u32, (u64, Option<u64>)>, number: u32) -> io::Result<()> {
+        self.index.set_floor(number.saturating_add(1));
+        for &lower in numbers.range(..=number).map(|(lower, _)| lower) {
+            self.remove_files(lower).await.map_err(|_| io::Error::other("a segment cannot be removed"))?;
+            self.segments.remove(lower);
         }
+        self.forget_freed().await;
         Ok(())
-    }
-
-    async fn drop_tombstones(&self) {
-        let mut cursor = Cursor::default();
-        let sweep = Sweep { nodes: SWEEP, now_s: 0, drop_tombstones: true };
-        while !self.index.sweep(&mut cursor, &sweep, |_, _| {}).round_ended {
-            tokio::task::yield_now().await;
-        }
     }
 }
 

@@ -72,6 +72,10 @@ impl Segments {
         segments.remove(&number)
     }
 
+    pub(crate) fn remove(&self, number: u32) {
+        self.0.write().remove(&number);
+    }
+
     /// What all of them occupy.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.read().values().map(|segment| segment.bytes()).sum()

@@ -1,110 +1,129 @@
 //! Room: segments are opened, files made longer, and the oldest segments freed.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use elcache_core::tier::Refusal;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::config::Durability;
 use crate::directory::perform;
 use crate::disk::Disk;
 use crate::format::LOG_START;
 use crate::format::segment::Header;
-use crate::io::{Action, Memory, Open as OpenFile, Part};
-use crate::log::{Open, Resume};
+use crate::index::sweep::{Cursor, Sweep};
+use crate::io::{Action, File, Memory, Open as OpenFile, Part};
+use crate::log::{Need, Open, Resume};
 use crate::segment::Segment;
 
 /// A data file becomes longer by this part of a segment at a time.
 const STEPS: u64 = 8;
 /// What is left free of the file system: a twentieth.
 const LEFT_FREE: u64 = 20;
-
-/// What there is no room for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Need {
-    /// A record of so many bytes.
-    Record(u64),
-    /// An extent of so many bytes.
-    Extent(u64),
-}
+/// How long to wait before looking again whether something can be freed.
+const RETRY: Duration = Duration::from_millis(5);
+/// Nodes of the index that are looked at before others get their turn.
+const SWEEP: usize = 4096;
 
 impl Disk {
     /// Makes room, if there is none still. Runs to its end even when nobody waits any more.
     pub(crate) async fn grow(self: &Arc<Self>, need: Need) -> Result<(), Refusal> {
         let disk = Arc::clone(self);
+        let deadline = Instant::now() + self.config.patience;
         let grown = tokio::spawn(async move {
-            let _one_at_a_time = disk.growing.lock().await;
-            disk.grow_now(need).await
+            let one_at_a_time = timeout_at(deadline, disk.growing.lock()).await;
+            let _one_at_a_time = one_at_a_time.map_err(|_| Refusal::Full)?;
+            disk.grow_now(need, deadline).await
         });
         grown.await.unwrap_or(Err(Refusal::Failed))
     }
 
-    async fn grow_now(&self, need: Need) -> Result<(), Refusal> {
+    async fn grow_now(&self, need: Need, deadline: Instant) -> Result<(), Refusal> {
         let capacity = self.config.segment_bytes();
-        let (Need::Record(len) | Need::Extent(len)) = need;
         let longer = {
-            let mut state = self.state.lock();
-            match state.current.as_mut().filter(|open| open.has_room(len, capacity)) {
-                Some(open) => match (need, open.segment.data.clone()) {
-                    (Need::Extent(len), Some(data)) => {
-                        let room = open.room();
-                        let wanted =
-                            (room + (capacity / STEPS).max(len)).next_multiple_of(4096).min(capacity);
-                        (wanted > room).then_some((open.segment.number, data, room..wanted))
-                    }
-                    _ => return Ok(()),
-                },
-                None => {
-                    state.close_current();
-                    None
+            let state = self.state.lock();
+            if state.failed {
+                return Err(Refusal::Failed);
+            }
+            let open = state.current.as_ref().filter(|open| open.has_room(need, capacity));
+            match open.map(|open| (open, open.growth(need, capacity / STEPS, capacity))) {
+                Some((_, None)) => return Ok(()),
+                Some((open, Some(part))) => {
+                    open.segment.data.clone().map(|data| (open.segment.number, data, part))
                 }
+                None => None,
             }
         };
-        self.work.notify_one();
         match longer {
-            Some((number, data, part)) => {
-                let (device, allocate, room) = (Arc::clone(&self.device), self.config.allocate, part.end);
-                let grown = tokio::task::spawn_blocking(move || {
-                    if allocate { device.allocate(&data, part) } else { device.truncate(&data, part.end) }
-                });
-                self.answer("a data file cannot be made longer", grown.await)?;
-                if let Some(open) = self.state.lock().open(number) {
-                    open.set_room(room);
-                }
-                Ok(())
+            Some((number, data, part)) => self.lengthen(number, data, part).await,
+            None => {
+                self.state.lock().close_current();
+                self.work.notify_one();
+                self.open_segment(deadline).await
             }
-            None => self.open_segment().await,
         }
     }
 
-    async fn open_segment(&self) -> Result<(), Refusal> {
-        if self.state.lock().current.is_some() {
-            return Ok(());
+    async fn lengthen(&self, number: u32, data: Arc<File>, part: Range<u64>) -> Result<(), Refusal> {
+        let (device, allocate, room) = (Arc::clone(&self.device), self.config.allocate, part.end);
+        let longer = tokio::task::spawn_blocking(move || {
+            if allocate { device.allocate(&data, part) } else { device.truncate(&data, part.end) }
+        });
+        self.answer("a data file cannot be made longer", longer.await)?;
+        if let Some(open) = self.state.lock().open(number) {
+            open.set_room(room);
         }
+        Ok(())
+    }
+
+    /// Frees until there is room for a segment more. What is oldest may be in use for a while.
+    async fn make_room(&self, deadline: Instant) -> Result<(), Refusal> {
         let capacity = self.config.segment_bytes();
         while self.segments.bytes() + capacity > self.config.max_bytes
             || !self.file_system_has(capacity).await?
         {
-            if !self.free_lowest().await {
+            if self.free_lowest().await? {
+                continue;
+            }
+            if self.state.lock().failed {
+                return Err(Refusal::Failed);
+            }
+            if Instant::now() >= deadline {
                 return Err(Refusal::Full);
             }
+            sleep(RETRY).await;
         }
-        let number = match self.segments.ends() {
-            Some((_, highest)) => highest.checked_add(1).ok_or(Refusal::Failed)?,
-            None => self.next_number.load(Ordering::Relaxed),
-        };
-        self.next_number.store(number.saturating_add(1), Ordering::Relaxed);
-        let segment = self.create(number, capacity).await;
-        let segment = segment.inspect_err(|error| self.failed("a segment cannot be opened", error));
-        let segment = segment.map_err(|_| Refusal::Failed)?;
-        self.segments.insert(&segment);
-        let resume = Resume { log_tail: LOG_START, ..Resume::default() };
-        self.state.lock().current = Some(Open::new(segment, resume));
         Ok(())
     }
 
-    async fn create(&self, number: u32, capacity: u64) -> io::Result<Arc<Segment>> {
+    async fn open_segment(&self, deadline: Instant) -> Result<(), Refusal> {
+        self.make_room(deadline).await?;
+        let above = self.segments.ends().map_or(Some(0), |(_, highest)| highest.checked_add(1));
+        let number = above.ok_or(Refusal::Failed)?.max(self.next_number.load(Ordering::Relaxed));
+        self.next_number.store(number.saturating_add(1), Ordering::Relaxed);
+        let segment = match self.create(number).await {
+            Ok(segment) => segment,
+            Err(error) => {
+                self.failed("a segment cannot be opened", &error);
+                // Recovery would take what is left of it for a segment without records.
+                let _ = self.remove_files(number).await;
+                return Err(Refusal::Failed);
+            }
+        };
+        let mut state = self.state.lock();
+        self.segments.insert(&segment);
+        if state.failed {
+            return Err(Refusal::Failed);
+        }
+        let resume = Resume { log_tail: LOG_START, ..Resume::default() };
+        state.current = Some(Open::new(segment, resume));
+        Ok(())
+    }
+
+    async fn create(&self, number: u32) -> io::Result<Arc<Segment>> {
         let (device, direct) = (Arc::clone(&self.device), self.config.direct);
         let (log_path, data_path) = (self.directory.log(number), self.directory.data(number));
         let files = tokio::task::spawn_blocking(move || {
@@ -132,7 +151,7 @@ impl Disk {
             let (device, path) = (Arc::clone(&self.device), self.directory.segments());
             tokio::task::spawn_blocking(move || device.sync_directory(&path)).await??;
         }
-        Ok(Segment::new(number, log, Some(data), capacity))
+        Ok(Segment::new(number, log, Some(data), self.config.segment_bytes()))
     }
 
     async fn file_system_has(&self, bytes: u64) -> Result<bool, Refusal> {
@@ -143,30 +162,52 @@ impl Disk {
     }
 
     /// Frees the segment with the lowest number; false when there is none that may go. What is removed stays removed
-    /// before the next one is.
-    pub(crate) async fn free_lowest(&self) -> bool {
+    /// before the next one is: what could not be removed is the lowest still.
+    pub(crate) async fn free_lowest(&self) -> Result<bool, Refusal> {
         let _one_at_a_time = self.freeing.lock().await;
         let Some(segment) = self.segments.take_lowest(|number| self.state.lock().is_open(number)) else {
-            return false;
+            return Ok(false);
         };
         let number = segment.number;
         let values = self.index.live(number).values;
         self.counters.evicted.fetch_add(values, Ordering::Relaxed);
         self.index.set_floor(number + 1);
         tracing::debug!(segment = number, values, "a segment is freed");
+        let removed = self.remove_files(number).await;
+        if removed.is_err() {
+            self.segments.insert(&segment);
+        }
+        removed.map(|()| true)
+    }
+
+    /// Removes what there is of a segment, for good.
+    pub(crate) async fn remove_files(&self, number: u32) -> Result<(), Refusal> {
         let (device, segments) = (Arc::clone(&self.device), self.directory.segments());
-        let (log, data) = (self.directory.log(number), self.directory.data(number));
-        let has_data = segment.data.is_some();
-        drop(segment);
+        let files = [self.directory.log(number), self.directory.data(number)];
         let removed = tokio::task::spawn_blocking(move || {
-            device.remove(&log)?;
-            match device.remove(&data) {
-                Err(error) if has_data && error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            for file in files {
+                match device.remove(&file) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
             device.sync_directory(&segments)
         });
-        self.answer("a segment cannot be removed", removed.await).is_ok()
+        self.answer("a segment cannot be removed", removed.await)
+    }
+
+    /// Takes what lies in segments that were freed out of the index's memory.
+    pub(crate) async fn forget_freed(&self) {
+        self.sweep_round(false).await;
+    }
+
+    /// Goes round the index.
+    pub(crate) async fn sweep_round(&self, drop_tombstones: bool) {
+        let mut cursor = Cursor::default();
+        let sweep = Sweep { nodes: SWEEP, now_s: 0, drop_tombstones };
+        while !self.index.sweep(&mut cursor, &sweep, |_, _| {}).round_ended {
+            tokio::task::yield_now().await;
+        }
     }
 
     fn answer<T>(

@@ -25,7 +25,7 @@ use crate::disk::{Disk, NotYet, Parts, Recovery, is_value};
 use crate::extents::{Arriving, Broken, Place, Source, answer};
 use crate::format::MAX_PACKED;
 use crate::format::extent::Head;
-use crate::format::record::{Body, Kind, Record};
+use crate::format::record::{self, Body, Kind, Record};
 use crate::index::Index;
 use crate::index::entry::{Entry, HOT, InFile, Kind as Known, Name};
 use crate::index::sweep::{Cursor, Sweep};
@@ -48,8 +48,8 @@ const PROMISED: f64 = 0.9;
 pub struct DiskTier {
     disk: Arc<Disk>,
     writer: parking_lot::Mutex<Option<JoinHandle<()>>>,
-    keepers: [JoinHandle<()>; 2],
-    lock: Option<Lock>,
+    recovery: JoinHandle<()>,
+    keeper: JoinHandle<()>,
 }
 
 /// What a disk tier is made of.
@@ -83,11 +83,11 @@ impl DiskTier {
             |_| DirectoryError::Io("its index finds no memory", std::io::ErrorKind::OutOfMemory.into());
         let index = Index::new(random(), &budget).map_err(no_memory)?;
         let sums = SumsCache::new(&budget);
-        let disk = Disk::new(Parts { config, device, directory, index, sums, buffers, clock });
+        let disk = Disk::new(Parts { config, device, directory, lock, index, sums, buffers, clock });
         let writer = tokio::spawn(writer::write_batches(Arc::clone(&disk)));
-        let keepers =
-            [tokio::spawn(recovery::recover(Arc::clone(&disk))), tokio::spawn(keep_house(Arc::clone(&disk)))];
-        Ok(Arc::new(Self { disk, writer: parking_lot::Mutex::new(Some(writer)), keepers, lock }))
+        let recovery = tokio::spawn(recovery::recover(Arc::clone(&disk)));
+        let keeper = tokio::spawn(keep_house(Arc::clone(&disk)));
+        Ok(Arc::new(Self { disk, writer: parking_lot::Mutex::new(Some(writer)), recovery, keeper }))
     }
 
     /// What the directory calls the node.
@@ -95,7 +95,8 @@ impl DiskTier {
         &self.disk.directory.identity.node_name
     }
 
-    fn device_usage(&self) -> DeviceUsage {
+    /// What has been done to the directory, and what is wrong with it.
+    pub fn report(&self) -> DeviceUsage {
         let counters = &self.disk.counters;
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let recovery = *self.disk.recovery.borrow();
@@ -109,7 +110,7 @@ impl DiskTier {
             stored_bytes: of(&counters.stored),
             written_bytes: of(&counters.written),
             read_bytes: of(&counters.read),
-            failed: of(&counters.failed),
+            io_errors: of(&counters.failed),
             damaged: of(&counters.damaged),
             trouble,
             recovering: matches!(recovery, Recovery::Running(_)),
@@ -129,11 +130,14 @@ impl DiskTier {
     pub async fn close(&self) {
         let writer = self.writer.lock().take();
         let Some(writer) = writer else { return };
-        {
-            let mut state = self.disk.state.lock();
-            state.close_current();
-            state.failed = true;
-        }
+        self.keeper.abort();
+        self.recovery.abort();
+        self.disk.recovery.send_if_modified(|state| {
+            let ended = !matches!(state, Recovery::Running(_));
+            *state = if ended { *state } else { Recovery::Failed };
+            !ended
+        });
+        self.disk.state.lock().failed = true;
         self.disk.stopping.store(true, Ordering::Release);
         self.disk.work.notify_one();
         // An error means that the runtime is going down.
@@ -143,9 +147,11 @@ impl DiskTier {
 
 impl Drop for DiskTier {
     fn drop(&mut self) {
-        self.keepers.iter().for_each(JoinHandle::abort);
+        self.recovery.abort();
+        self.keeper.abort();
         self.writer.lock().take().inspect(JoinHandle::abort);
-        drop(self.lock.take());
+        // Whoever still writes hears that it has failed, and lets go of the directory.
+        self.disk.state.lock().abandon_all();
     }
 }
 
@@ -154,12 +160,12 @@ async fn keep_house(disk: Arc<Disk>) {
     let mut cursor = Cursor::default();
     loop {
         tokio::time::sleep(ROUND).await;
-        // Until recovery has ended, the lowest segment that is known is not the lowest that there is.
-        if disk.recovered().await.is_err() {
+        // Before that it is not known which segment is the lowest.
+        if *disk.recovery.borrow() != Recovery::Done {
             continue;
         }
         let high = disk.config.max_bytes as f64 * disk.config.high_watermark;
-        while disk.segments.bytes() as f64 > high && disk.free_lowest().await {}
+        while disk.segments.bytes() as f64 > high && disk.free_lowest().await == Ok(true) {}
         let now_s = u32::try_from(disk.clock.now_ms() / 1000).unwrap_or(u32::MAX);
         let sweep = Sweep { nodes: SWEEP, now_s, drop_tombstones: false };
         disk.index
@@ -455,7 +461,7 @@ impl Disk {
         subtrees: &[Digest],
     ) -> Result<(), Refusal> {
         let name = Bytes::copy_from_slice(bears);
-        let packed = crate::format::record::plain_len(&name, meta) + payload.len() <= MAX_PACKED;
+        let packed = record::packed_len(&name, meta, payload.len()) <= MAX_PACKED;
         if packed || payload.is_empty() {
             let body = Body::Packed(payload.to_contiguous());
             let record = Record { kind, name, meta: meta.clone(), body };
@@ -469,6 +475,10 @@ impl Disk {
     async fn delete(self: &Arc<Self>, key: &Key) -> Result<bool, Refusal> {
         self.recovered().await.map_err(|NotYet| Refusal::Full)?;
         let hash = name::of_key(key);
+        if self.state.lock().failed {
+            // What failed may come back with the next start, and nothing can be written against that.
+            return Err(Refusal::Failed);
+        }
         let Some(entry) = self.index.get(&hash) else { return Ok(false) };
         let version = self.highest();
         let meta = Metadata::new(0, Digest([0; 32]), version, self.clock.now_ms());
@@ -647,7 +657,7 @@ impl Tier for DiskTier {
             index_bytes: disk.index.bytes(),
             evicted_for_room: disk.counters.evicted.load(Ordering::Relaxed),
             evicted_expired: disk.counters.expired.load(Ordering::Relaxed),
-            device: Some(self.device_usage()),
+            device: Some(self.report()),
         }
     }
 }

@@ -22,7 +22,14 @@ pub(crate) async fn write_batches(disk: Arc<Disk>) {
             disk.write_batch(batch).await;
         }
         if disk.stopping.load(Ordering::Acquire) {
-            return;
+            let mut state = disk.state.lock();
+            if state.is_idle() {
+                return;
+            }
+            if state.current.is_some() {
+                state.close_current();
+                continue;
+            }
         }
         disk.work.notified().await;
     }
@@ -57,36 +64,40 @@ impl Disk {
         }
         self.counters.written.fetch_add(end - offset, Ordering::Relaxed);
         drop(permits);
+        let mut known = Ok(());
         for (name, change) in &changes {
-            self.apply(name, change).await;
+            known = self.apply(name, change).await.and(known);
         }
         if let Some(data_len) = seal {
             self.sealed(segment.number, end, data_len).await;
         }
-        done.send_replace(Some(Ok(())));
+        done.send_replace(Some(known));
     }
 
-    async fn apply(&self, name: &Name, change: &Change) {
-        match change {
-            Change::Remove => _ = self.index.remove(name),
-            Change::Put(entry) => loop {
-                match self.index.put(name, entry) {
-                    Ok(_) => return,
-                    // Memory for the index is won by what is oldest on the disk.
-                    Err(Refused::Full) if self.free_lowest().await => {}
-                    Err(Refused::Full | Refused::OutOfRange) => {
-                        // The record is on the disk and the index does not know it: nothing more may be written, since a
-                        // deletion would not find it.
-                        self.index.remove(name);
-                        self.state.lock().failed = true;
-                        tracing::error!(
-                            "there is no memory for the disk's index: the disk takes no more writes"
-                        );
-                        return;
-                    }
-                }
-            },
+    async fn apply(&self, name: &Name, change: &Change) -> Result<(), Failed> {
+        let Change::Put(entry) = change else {
+            self.index.remove(name);
+            return Ok(());
+        };
+        let mut refused = self.index.put(name, entry).err();
+        while refused == Some(Refused::Full) {
+            // Memory for the index is won by what is oldest on the disk.
+            let freed = self.free_lowest().await == Ok(true);
+            self.forget_freed().await;
+            refused = self.index.put(name, entry).err();
+            if !freed {
+                break;
+            }
         }
+        if refused.is_some() {
+            // The record is on the disk and the index does not know it: nothing more may be written, since a deletion would
+            // not find it.
+            self.index.remove(name);
+            self.state.lock().failed = true;
+            tracing::error!("there is no memory for the disk's index: the disk takes no more writes");
+            return Err(Failed);
+        }
+        Ok(())
     }
 
     /// A log that could not be written to its end is cut to what is certain; where that fails too, the disk takes no

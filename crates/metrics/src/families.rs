@@ -219,7 +219,7 @@ pub(crate) static FAMILIES: &[Family] = &[
         help: "Operations on the disk that failed (io), and records that did not verify (damaged).",
         collect: |from, to| {
             if let Some(usage) = device(from) {
-                to.put(&["io"], usage.failed);
+                to.put(&["io"], usage.io_errors);
                 to.put(&["damaged"], usage.damaged);
             }
         },

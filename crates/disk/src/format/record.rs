@@ -88,8 +88,10 @@ pub(crate) struct Record {
 impl Record {
     /// Its length in the log, without the zeros behind it.
     pub(crate) fn len(&self) -> usize {
-        let packed = if let Body::Packed(bytes) = &self.body { bytes.len() } else { 8 };
-        PREFIX + plain_len(&self.name, &self.meta) + packed
+        match &self.body {
+            Body::Packed(bytes) => packed_len(&self.name, &self.meta, bytes.len()),
+            Body::Extent(_) => extent_len(&self.name, &self.meta),
+        }
     }
 
     /// Appends it as the record at `offset` of a log, zeros behind it included, and says how long it is without them.
@@ -157,6 +159,16 @@ pub(crate) fn plain_len(name: &[u8], meta: &Metadata) -> usize {
         + if meta.flags != 0 { 4 } else { 0 }
         + operation
         + if headers > 0 { 2 + headers } else { 0 }
+}
+
+/// The length of a record that carries its payload itself.
+pub(crate) fn packed_len(name: &[u8], meta: &Metadata, payload: usize) -> usize {
+    PREFIX + plain_len(name, meta) + payload
+}
+
+/// The length of a record whose payload is in an extent.
+pub(crate) fn extent_len(name: &[u8], meta: &Metadata) -> usize {
+    PREFIX + plain_len(name, meta) + 8
 }
 
 /// Writes a record from its byte 8 on, without a payload.

@@ -1,0 +1,6 @@
+//! The tier as a whole, on a simulated disk: what was acknowledged is found, whatever happens to the process, the power, the
+//! disk.
+
+mod basics;
+mod model;
+mod support;

@@ -1,0 +1,251 @@
+//! Random histories against a model, through crashes at random moments.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use elcache_core::key::Key;
+use elcache_core::tier::{Lookup, Tier};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::support::{Dice, Shape, Value, World, key};
+use crate::config::Durability;
+use crate::io::sim::{Faults, Sim};
+use crate::tier::DiskTier;
+
+const KEYS: usize = 16;
+const WRITERS: u64 = 4;
+
+/// What may be under a key: one thing, or more where it is not known how a write ended.
+struct Cell {
+    key: Key,
+    may_be: Vec<Option<Value>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Model {
+    cells: Arc<Vec<Arc<Mutex<Cell>>>>,
+    sequence: Arc<AtomicU64>,
+    /// The device does nothing more: what is not found proves nothing.
+    dead: Arc<AtomicBool>,
+    /// Bytes of the longest value.
+    longest: u64,
+}
+
+/// How a round ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Close,
+    Kill,
+    PowerCut,
+}
+
+impl Model {
+    pub(super) fn new(longest: u64) -> Self {
+        let cell = |n| Arc::new(Mutex::new(Cell { key: key(&format!("key {n}")), may_be: vec![None] }));
+        Self {
+            cells: Arc::new((0..KEYS).map(cell).collect()),
+            sequence: Arc::default(),
+            dead: Arc::default(),
+            longest,
+        }
+    }
+
+    fn shape(&self, dice: &mut Dice) -> Shape {
+        let longest = self.longest;
+        match dice.below(10) {
+            0..4 => Shape::Borrowed(dice.below(3000) as usize),
+            4 => Shape::Borrowed(31_000 + dice.below(3000) as usize),
+            5..8 => Shape::Filled(1 + dice.below(longest) as usize),
+            _ => Shape::Chunks(2 + dice.below(2) as usize, 1 + dice.below(longest / 2) as usize),
+        }
+    }
+
+    /// A write, to its end, under the lock of its key.
+    async fn write(self, tier: Arc<DiskTier>, world: World, mut dice: Dice) {
+        let cell = &self.cells[dice.below(KEYS as u64) as usize];
+        let mut cell = Arc::clone(cell).lock_owned().await;
+        if dice.below(4) == 0 {
+            cell.may_be.push(None);
+            if tier.remove(&cell.key).get().await.is_ok() {
+                cell.may_be = vec![None];
+            }
+        } else {
+            let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+            let value = Value::new(&cell.key, sequence, self.shape(&mut dice));
+            cell.may_be.push(Some(value.clone()));
+            if value.put(&tier, &world.arena).await.is_ok() {
+                cell.may_be = vec![Some(value)];
+            }
+        }
+    }
+
+    async fn read(&self, tier: &DiskTier, dice: &mut Dice) {
+        let cell = self.cells[dice.below(KEYS as u64) as usize].lock().await;
+        if cell.may_be.len() == 1 {
+            let found = self.check_cell(tier, &cell).await;
+            assert!(found.is_ok() || self.dead.load(Ordering::SeqCst), "{found:?}");
+        }
+    }
+
+    /// Which of what may be there is there.
+    async fn check_cell(&self, tier: &DiskTier, cell: &Cell) -> Result<usize, String> {
+        let root = match tier.root(&cell.key).get().await {
+            Lookup::Hit(root) => root,
+            Lookup::Miss => {
+                let place = cell.may_be.iter().position(Option::is_none);
+                return place.ok_or_else(|| format!("{:?} is lost: {:?}", cell.key, versions(cell)));
+            }
+            Lookup::Busy => return Err(format!("{:?} is busy", cell.key)),
+        };
+        let sequence = root.meta.version.sequence;
+        let is_this = |value: &Option<Value>| {
+            value.as_ref().is_some_and(|value| value.meta.version.sequence == sequence)
+        };
+        let Some(place) = cell.may_be.iter().position(is_this) else {
+            return Err(format!("{:?} has version {sequence} instead of {:?}", cell.key, versions(cell)));
+        };
+        let Some(value) = &cell.may_be[place] else { return Ok(place) };
+        match value.check(tier, root).await {
+            Ok(true) => Ok(place),
+            Ok(false) => Err(format!("a part of {:?} {sequence} is lost", cell.key)),
+            Err(error) => Err(format!("{:?} {sequence}: {error}", cell.key)),
+        }
+    }
+
+    /// Everything is as it may be, and is known from now on.
+    pub(super) async fn check(&self, tier: &DiskTier) {
+        for cell in self.cells.iter() {
+            let mut cell = cell.lock().await;
+            let place = match self.check_cell(tier, &cell).await {
+                Ok(place) => place,
+                Err(error) => panic!("{error}"),
+            };
+            cell.may_be = vec![cell.may_be.swap_remove(place)];
+        }
+    }
+
+    /// Writes and reads until `time` is over, and leaves whoever is still at it alone.
+    pub(super) async fn work(
+        &self,
+        tier: &Arc<DiskTier>,
+        world: &World,
+        dice: &mut Dice,
+        time: Duration,
+    ) -> JoinSet<()> {
+        let mut left = JoinSet::new();
+        let mut clients = JoinSet::new();
+        for _ in 0..WRITERS {
+            let (model, tier, world) = (self.clone(), Arc::clone(tier), world.clone());
+            let mut dice = Dice::new(dice.next());
+            clients.spawn(async move {
+                let mut unfinished = Vec::new();
+                while !tier.report().trouble.is_some() {
+                    if dice.below(3) == 0 {
+                        model.read(&tier, &mut dice).await;
+                        continue;
+                    }
+                    let write = tokio::spawn(model.clone().write(
+                        Arc::clone(&tier),
+                        world.clone(),
+                        Dice::new(dice.next()),
+                    ));
+                    if dice.below(10) == 0 {
+                        // A client that goes away. Its write goes on, and holds the lock.
+                        sleep(Duration::from_micros(dice.below(2000))).await;
+                        unfinished.push(write);
+                    } else {
+                        write.await.unwrap();
+                    }
+                    if dice.below(64) == 0 {
+                        tokio::task::yield_now().await;
+                    }
+                    sleep(Duration::from_micros(dice.below(300))).await;
+                }
+                for write in unfinished {
+                    write.await.unwrap();
+                }
+            });
+        }
+        sleep(time).await;
+        std::mem::swap(&mut left, &mut clients);
+        left
+    }
+}
+
+fn versions(cell: &Cell) -> Vec<Option<u64>> {
+    cell.may_be.iter().map(|value| value.as_ref().map(|value| value.meta.version.sequence)).collect()
+}
+
+fn faults(dice: &mut Dice) -> Faults {
+    let latency = [None, Some(Duration::from_micros(200)), Some(Duration::from_millis(3))];
+    Faults { short: 0.1, latency: latency[dice.below(3) as usize], ..Faults::default() }
+}
+
+/// So many lives of one directory.
+pub(super) async fn live(world: &World, seed: u64, lives: u64, ends: &[End]) {
+    let mut dice = Dice::new(seed);
+    let model = Model::new(150_000);
+    let mut sim = Arc::new(Sim::new(seed));
+    for _ in 0..lives {
+        sim.set_faults(faults(&mut dice));
+        let tier = world.open(&sim).await;
+        model.check(&tier).await;
+        let time = Duration::from_micros(dice.below(30_000));
+        let mut clients = model.work(&tier, world, &mut dice, time).await;
+        let end = ends[dice.below(ends.len() as u64) as usize];
+        model.dead.store(end != End::Close, Ordering::SeqCst);
+        let next = match end {
+            End::Close => {
+                let closed = timeout(Duration::from_secs(60), tier.close()).await;
+                assert!(closed.is_ok(), "closing does not end");
+                None
+            }
+            End::Kill => Some(sim.kill(dice.next())),
+            End::PowerCut => Some(sim.power_cut(dice.next())),
+        };
+        let all = async { while clients.join_next().await.transpose().unwrap().is_some() {} };
+        // Those who ask a dead device get errors; nobody waits for ever.
+        let ended = timeout(Duration::from_secs(60), async {
+            tier.close().await;
+            all.await;
+        });
+        assert!(ended.await.is_ok(), "seed {seed}: a client waits for ever after {end:?}");
+        drop(tier);
+        model.dead.store(false, Ordering::SeqCst);
+        sim = Arc::new(next.unwrap_or_else(|| sim.kill(0)));
+    }
+    sim.set_faults(Faults::default());
+    model.check(&*world.open(&sim).await).await;
+}
+
+async fn many(seeds: std::ops::Range<u64>, world: &World, lives: u64, ends: &[End]) {
+    for seed in seeds {
+        live(world, seed, lives, ends).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_survives_the_process() {
+    many(0..20, &World::new(), 15, &[End::Kill, End::Kill, End::Close]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_the_process_in_real_time() {
+    many(0..2, &World::new(), 10, &[End::Kill, End::Kill, End::Close]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_acknowledged_survives_the_loss_of_power() {
+    let world = World::durable(Durability::Power);
+    many(100..120, &world, 15, &[End::PowerCut, End::PowerCut, End::Kill, End::Close]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn soak_histories_through_crashes() {
+    many(1000..1200, &World::new(), 20, &[End::Kill, End::Kill, End::Close]).await;
+    let world = World::durable(Durability::Power);
+    many(2000..2200, &world, 20, &[End::PowerCut, End::PowerCut, End::Kill, End::Close]).await;
+}
