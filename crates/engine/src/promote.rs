@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use elcache_core::payload::{Filled, Payload};
-use elcache_core::tier::{Apart, ChunkRef, Lookup, NewBody, Owner, Tier, TierName};
+use elcache_core::tier::{Apart, Body, ChunkRef, Lookup, NewBody, Owner, Root, Tier, TierName};
 
 use crate::engine::Engine;
 use crate::flights::{Read, Target};
@@ -64,6 +64,10 @@ impl Engine {
     pub(crate) async fn fetch_value(&self, value: &Value, apart: &Arc<dyn Apart>) -> Lookup<Read> {
         let owner = Owner { key: value.key.hash(), version: value.meta.version };
         let read = async {
+            // Another reader may have had it kept since this one looked for it.
+            if let Some(bytes) = self.kept(value) {
+                return Lookup::Hit(Read { bytes, tier: value.tier });
+            }
             let whole = apart.read_whole().get().await;
             whole.map(|data| {
                 let bytes = data.payload();
@@ -74,6 +78,16 @@ impl Engine {
             })
         };
         self.flights.join(Target::Value(owner), read).await
+    }
+
+    /// The bytes of a value that the fastest tier has got in the meantime.
+    fn kept(&self, value: &Value) -> Option<Payload> {
+        match self.keeper(value)?.root(&value.key).now()? {
+            Lookup::Hit(Root { meta, body: Body::Here(bytes) }) if meta.version == value.meta.version => {
+                Some(bytes)
+            }
+            _ => None,
+        }
     }
 
     /// Keeps a copy of a chunk whose home has it.

@@ -195,6 +195,20 @@ async fn many_readers_of_the_same_cold_bytes_cause_one_read() {
     assert!(read < 11 << 20, "{read} bytes were read for 10 MiB");
 }
 
+/// Whoever looked for a value before another reader had it kept in memory once read it from the disk a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_comes_late_to_a_cold_value_finds_it_in_memory() {
+    let node = node(64, 512).await;
+    put(&node, 0, &content(0, 2 * MIB), PutOptions::default()).await.unwrap();
+    flush_memory(&node, 160).await;
+    let late = find(&node, 0).await.unwrap();
+    read_all(&node, 0).await.unwrap();
+    let before = node.disk.usage().device.unwrap().read_bytes;
+    let read = node.engine.reader(late, Span::whole(2 * MIB as u64)).next().await.unwrap().unwrap();
+    assert!(read.to_contiguous()[..] == content(0, 2 * MIB));
+    assert_eq!(node.disk.usage().device.unwrap().read_bytes, before);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_memory_evicts_goes_to_the_disk_when_it_is_not_there_any_more() {
     let node = node(256, 64).await;
