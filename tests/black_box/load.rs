@@ -18,7 +18,7 @@ fn stat(node: &Node, name: &str) -> u64 {
 
 fn mixed_load(time: Duration, seed: u64) {
     let node = Node::start(&["-m", "256"], &[]);
-    let tally = run(&node, Load { threads: 8, keys: 40, size_max: 64 * MIB, time, seed });
+    let tally = run(&node, Load { threads: 8, keys: 40, size_max: 64 * MIB, filled: false, time, seed });
     let peak = node.peak_rss_bytes();
     report(format_args!("{tally:?}, peak {} MiB", peak / MIB));
     assert!(peak < (256 + 64) * MIB, "{} MiB resident", peak / MIB);
@@ -43,7 +43,7 @@ fn soak_ten_minutes_of_mixed_load() {
 fn small_values_under_eviction_give_no_wrong_byte() {
     let node = Node::start(&["-m", "16"], &[]);
     let time = Duration::from_secs(5);
-    let tally = run(&node, Load { threads: 6, keys: 2000, size_max: 32 << 10, time, seed: 3 });
+    let tally = run(&node, Load { threads: 6, keys: 2000, size_max: 32 << 10, filled: false, time, seed: 3 });
     assert!(stat(&node, "evictions") > 0, "{tally:?}");
     assert!(node.peak_rss_bytes() < (16 + 64) * MIB, "{}", node.peak_rss_bytes());
 }

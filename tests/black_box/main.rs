@@ -3,6 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod conditions;
+mod disk_capacity;
+mod disk_kill;
+mod disk_recovery;
+mod disk_restart;
+mod disk_soak;
+mod disk_start;
 mod evictions;
 mod framing;
 mod heads;

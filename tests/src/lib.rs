@@ -8,6 +8,7 @@
 //! - [`curl`]: the client that people use;
 //! - [`frames`]: HTTP/2 frame by frame;
 //! - [`content`]: bytes that can be checked anywhere without being kept;
+//! - [`home`]: a directory for a node's disk tier, which outlives the node;
 //! - [`random`]: numbers that a seed repeats;
 //! - [`load`]: clients that write, read and check at the same time;
 //! - [`scratch`]: a directory of a test's own.
@@ -21,6 +22,7 @@ pub mod call;
 pub mod content;
 pub mod curl;
 pub mod frames;
+pub mod home;
 pub mod load;
 pub mod node;
 pub mod random;

@@ -19,6 +19,8 @@ pub struct Load {
     pub keys: u64,
     /// Values have 1 byte to this many.
     pub size_max: u64,
+    /// Every key is written once before the time begins.
+    pub filled: bool,
     /// How long.
     pub time: Duration,
     /// Repeats the same load.
@@ -63,7 +65,6 @@ pub fn run(node: &Node, load: Load) -> Tally {
     let committed: Vec<AtomicU32> = (0..load.threads * load.keys).map(|_| AtomicU32::new(0)).collect();
     let stop = AtomicBool::new(false);
     let fault = Mutex::new(None);
-    let deadline = Instant::now() + load.time;
     std::thread::scope(|scope| {
         for thread in 0..load.threads {
             let client = Client {
@@ -77,7 +78,7 @@ pub fn run(node: &Node, load: Load) -> Tally {
             };
             let (stop, fault) = (&stop, &fault);
             scope.spawn(move || {
-                if let Err(why) = client.work(deadline, stop) {
+                if let Err(why) = client.work(stop) {
                     stop.store(true, Ordering::Relaxed);
                     fault.lock().expect("the fault").get_or_insert(why);
                 }
@@ -107,12 +108,20 @@ struct Client<'a> {
 }
 
 impl Client<'_> {
-    fn work(mut self, deadline: Instant, stop: &AtomicBool) -> Result<(), String> {
+    fn work(mut self, stop: &AtomicBool) -> Result<(), String> {
         let mut next = 1;
+        if self.load.filled {
+            for key in self.thread * self.load.keys..(self.thread + 1) * self.load.keys {
+                self.write(key, next)?;
+                next += 1;
+            }
+        }
+        let deadline = Instant::now() + self.load.time;
         while Instant::now() < deadline && !stop.load(Ordering::Relaxed) {
             match self.random.below(20) {
                 0..=5 => {
-                    self.write(next)?;
+                    let key = self.own_key();
+                    self.write(key, next)?;
                     next += 1;
                 }
                 6 => self.delete()?,
@@ -135,8 +144,7 @@ impl Client<'_> {
         self.connection.patience(Duration::from_secs(60));
     }
 
-    fn write(&mut self, number: u32) -> Result<(), String> {
-        let key = self.own_key();
+    fn write(&mut self, key: u64, number: u32) -> Result<(), String> {
         let size = size_of(key, number, self.load.size_max);
         let content = Content::of_write(key, u64::from(number));
         let head = Call::new("PUT", format!("/cache/{key}")).with("X-ElCache-Flags", number.to_string());

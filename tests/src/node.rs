@@ -1,7 +1,9 @@
 //! A node as a child process.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -30,7 +32,13 @@ impl Node {
     /// Starts one on a free port of the loopback with these flags and environment variables.
     #[track_caller]
     pub fn start(args: &[&str], envs: &[(&str, &str)]) -> Self {
-        let mut child = command(args, envs)
+        Self::run(command(args, envs))
+    }
+
+    /// Runs a command that [`command`] or [`command_under`] made, on a free port.
+    #[track_caller]
+    pub fn run(mut command: Command) -> Self {
+        let mut child = command
             .env("ELCACHE__NETWORK__HTTP_PORT", "0")
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -107,6 +115,37 @@ impl Node {
         self.status
     }
 
+    /// Ends it as an operator does.
+    #[track_caller]
+    pub fn stop(mut self) {
+        self.signal(Signal::TERM);
+        let status = self.wait_exit(START_LIMIT).expect("it stops in time");
+        assert!(status.success(), "{status}; its log:\n{}", self.log());
+    }
+
+    /// Ends it as the kernel does when memory is short: `kill -9`.
+    #[track_caller]
+    pub fn kill(mut self) {
+        self.signal(Signal::KILL);
+        let status = self.wait_exit(START_LIMIT).expect("nothing survives SIGKILL");
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}; its log:\n{}", self.log());
+    }
+
+    /// Waits until it says that it is healthy.
+    #[track_caller]
+    pub fn wait_healthy(&self) {
+        let healthy = wait_for(START_LIMIT, || (self.get("/health").status == 200).then_some(()));
+        assert!(healthy.is_some(), "{:?}; its log:\n{}", self.get("/health"), self.log());
+    }
+
+    /// The value of a series of `/metrics`, if it is there.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let page = self.get("/metrics").expect(200);
+        let line = page.text().lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map(|value| value.parse().expect("a number"))
+    }
+
     /// A new connection.
     #[track_caller]
     pub fn connect(&self) -> Connection {
@@ -169,8 +208,15 @@ impl Drop for Node {
 
 /// `elcached` with these flags, listening nowhere but on the loopback, and without a disk unless they give it a size.
 pub fn command(args: &[&str], envs: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(elcached());
+    command_under(&[], args, envs)
+}
+
+/// The same, started by another program: the first of `wrapper`, which gets the rest of it and then the command line.
+pub fn command_under(wrapper: &[&str], args: &[&str], envs: &[(&str, &str)]) -> Command {
+    let mut line = wrapper.iter().map(OsStr::new).chain([elcached().as_os_str()]);
+    let mut command = Command::new(line.next().expect("a program"));
     command
+        .args(line)
         .args(args)
         .env("ELCACHE__NETWORK__BIND_ADDRESS", "127.0.0.1")
         .env("ELCACHE__DISK__MAX_SIZE", "0")

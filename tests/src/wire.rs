@@ -94,6 +94,11 @@ impl Connection {
         Ok(Self { stream, read: Vec::new() })
     }
 
+    /// Another connection to the same server.
+    pub fn again(&self) -> io::Result<Self> {
+        Self::open(self.stream.peer_addr()?)
+    }
+
     /// Waits for so long from now on.
     pub fn patience(&mut self, patience: Duration) {
         self.stream.set_read_timeout(Some(patience)).expect("a timeout");
