@@ -125,7 +125,14 @@ bench-disk: ## the disk engines beside fio, on a file of 2 GiB under target/; ta
 	$(call say,disk engines beside fio)
 	@command -v fio >/dev/null || bench/install.sh fio:fio
 	@mkdir -p target
-	@cargo run --release $(LOCKED) -p elcache-disk --example bench_disk -- target $(ARGS)
+	@cargo run --release $(LOCKED) -p elcache-bench-disk --bin bench-disk -- target $(ARGS)
+
+.PHONY: bench-restart
+bench-restart: ## a restart on 10 million small entries, 3 GiB under target/; ARGS="100000" takes fewer; five minutes
+	$(call say,restart on many small entries)
+	@cargo build --release $(LOCKED) -p elcache-server -p elcache-bench-disk
+	@mkdir -p target
+	@cargo run --release $(LOCKED) -p elcache-bench-disk --bin bench-restart -- target $(ARGS)
 
 ##@ Work
 

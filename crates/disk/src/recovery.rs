@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::{Bytes, BytesMut};
 use elcache_core::value::Version;
+use tokio::task::JoinHandle;
 
 use crate::directory::{parse_name, perform};
 use crate::disk::{Disk, Recovery};
@@ -23,8 +24,10 @@ use crate::segment::Segment;
 
 /// A log is read in pieces of this length.
 const PIECE: usize = 1 << 20;
-/// Entries that go into the index in one go.
-const BATCH: usize = 8192;
+/// Entries that go into the index in one go: so many of each of its stripes that going there pays.
+const BATCH: usize = 32 << 10;
+/// What is read of an index record at first: almost all are a little longer than 64 KiB.
+const INDEX_GUESS: usize = 72 << 10;
 
 /// A segment that was found, and what its files are.
 struct Found {
@@ -210,8 +213,10 @@ impl Disk {
     async fn take_in(self: &Arc<Self>, found: &Found, last: bool) -> io::Result<(Version, bool)> {
         let number = found.segment.number;
         let half = self.config.segment_bytes() / 2;
+        let mut intake = Intake::new(self);
         if let Some(footer) = self.footer(found).await? {
-            let complete = self.take_in_indexed(found, footer.last_index).await?;
+            let complete =
+                self.take_in_indexed(found, footer.last_index, &mut intake).await? && intake.finish().await?;
             let small = footer.log_len + footer.data_len <= half;
             if complete && last && small && found.segment.data.is_some() {
                 let resume = Resume {
@@ -230,8 +235,9 @@ impl Disk {
         let before = header.as_ref().map_or_else(Version::default, |header| header.highest);
         let scanned = self.scan(found, found.log_len).await?;
         let highest = before.max(scanned.highest);
-        let complete = self.put_all(found, scanned.records.iter().rev().map(Noted::entry))?
-            && self.take_in_indexed(found, scanned.last_index).await?;
+        let complete = intake.take(found, scanned.records.iter().rev().map(Noted::entry)).await?
+            && self.take_in_indexed(found, scanned.last_index, &mut intake).await?
+            && intake.finish().await?;
         if complete {
             let again = last && header.is_some() && !scanned.damaged && found.segment.data.is_some();
             self.settle_unsealed(found, &scanned, highest, again).await?;
@@ -247,61 +253,58 @@ impl Disk {
         Ok(Footer::decode(&block, found.segment.number, offset, &self.directory.seeds).ok())
     }
 
-    /// By the index records, from this one to the first.
-    async fn take_in_indexed(&self, found: &Found, last_index: u64) -> io::Result<bool> {
-        let number = found.segment.number;
+    /// By the index records, from this one to the first. While the entries of one are taken in, the one before it is read.
+    async fn take_in_indexed(&self, found: &Found, last_index: u64, intake: &mut Intake) -> io::Result<bool> {
         let mut at = last_index;
+        let mut payload = self.read_index(found, at).await?;
         while at != 0 {
-            let bytes = self.read_log(&found.segment, at, MAX_RECORD).await?;
-            let payload = match Record::decode(&bytes, &self.directory.seeds, number, at) {
-                Ok(Record { kind: Kind::Index, body: Body::Packed(payload), .. }) => Ok(payload),
-                _ => Err(Damaged),
-            };
             let decoded =
                 payload.as_ref().map_err(|damaged| *damaged).and_then(|payload| entries::decode(payload));
-            match decoded {
+            let (taken, next) = match decoded {
                 Ok((before, entries)) if before < at => {
-                    if !self.put_all(found, entries.into_iter().rev())? {
-                        return Ok(false);
-                    }
                     at = before;
+                    let entries = entries.into_iter().rev();
+                    // The read is begun first: it is polled first.
+                    let (next, taken) =
+                        tokio::join!(biased; self.read_index(found, at), intake.take(found, entries));
+                    (taken?, next?)
                 }
                 _ => {
                     // What it would have said, the records before it say.
                     self.counters.damaged.fetch_add(1, Ordering::Relaxed);
                     let scanned = self.scan(found, at).await?;
-                    if !self.put_all(found, scanned.records.iter().rev().map(Noted::entry))? {
-                        return Ok(false);
-                    }
                     at = scanned.last_index;
+                    let taken = intake.take(found, scanned.records.iter().rev().map(Noted::entry)).await?;
+                    (taken, self.read_index(found, at).await?)
                 }
+            };
+            if !taken {
+                return Ok(false);
             }
+            payload = next;
             tokio::task::yield_now().await;
         }
         Ok(true)
     }
 
-    /// Entries from the newest to the oldest; false when the index has no room for one.
-    fn put_all<'a>(&self, found: &Found, entries: impl Iterator<Item = LogEntry<'a>>) -> io::Result<bool> {
-        let mut batch = Vec::with_capacity(BATCH);
-        for entry in entries {
-            let Some(known) = known(found.segment.number, &entry) else { continue };
-            batch.push((entry.hash, within(known, found)));
-            if batch.len() == BATCH && !self.put_batch(&mut batch)? {
-                return Ok(false);
+    /// The payload of the index record at an offset of a log; at 0 there is none.
+    async fn read_index(&self, found: &Found, at: u64) -> io::Result<Result<Bytes, Damaged>> {
+        if at == 0 {
+            return Ok(Err(Damaged));
+        }
+        let number = found.segment.number;
+        let mut read = Err(Damaged);
+        for len in [INDEX_GUESS, MAX_RECORD] {
+            let bytes = self.read_log(&found.segment, at, len).await?;
+            read = match Record::decode(&bytes, &self.directory.seeds, number, at) {
+                Ok(Record { kind: Kind::Index, body: Body::Packed(payload), .. }) => Ok(payload),
+                _ => Err(Damaged),
+            };
+            if read.is_ok() || bytes.len() < len {
+                break;
             }
         }
-        self.put_batch(&mut batch)
-    }
-
-    fn put_batch(&self, batch: &mut Vec<(Name, Entry)>) -> io::Result<bool> {
-        let put = self.index.put_batch_if_absent(batch);
-        batch.clear();
-        match put {
-            Ok(_) => Ok(true),
-            Err(Refused::Full) => Ok(false),
-            Err(Refused::OutOfRange) => Err(io::Error::other("a segment is larger than the index can tell")),
-        }
+        Ok(read)
     }
 
     /// Reads a log record by record up to `end`.
@@ -401,6 +404,61 @@ impl Disk {
         }
         self.forget_freed().await;
         Ok(())
+    }
+}
+
+/// Entries on their way into the index, from the newest to the oldest. While one batch goes in, on a thread for what blocks,
+/// the next is collected; no batch overtakes another.
+struct Intake {
+    disk: Arc<Disk>,
+    batch: Vec<(Name, Entry)>,
+    going_in: Option<JoinHandle<Result<usize, Refused>>>,
+}
+
+impl Intake {
+    fn new(disk: &Arc<Disk>) -> Self {
+        Self { disk: Arc::clone(disk), batch: Vec::new(), going_in: None }
+    }
+
+    /// Takes more of them; false when the index had no room for one.
+    async fn take<'a>(
+        &mut self,
+        found: &Found,
+        entries: impl Iterator<Item = LogEntry<'a>>,
+    ) -> io::Result<bool> {
+        for entry in entries {
+            let Some(known) = known(found.segment.number, &entry) else { continue };
+            self.batch.push((entry.hash, within(known, found)));
+            if self.batch.len() >= BATCH && !self.put().await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Has everything put in; false when the index had no room for one.
+    async fn finish(&mut self) -> io::Result<bool> {
+        Ok(self.put().await? && self.settled().await?)
+    }
+
+    /// Sends the batch on its way, when the one before has arrived.
+    async fn put(&mut self) -> io::Result<bool> {
+        if !self.settled().await? {
+            return Ok(false);
+        }
+        let (disk, batch) = (Arc::clone(&self.disk), std::mem::take(&mut self.batch));
+        self.batch.reserve_exact(if batch.len() < BATCH { 0 } else { BATCH });
+        self.going_in = Some(tokio::task::spawn_blocking(move || disk.index.put_batch_if_absent(&batch)));
+        Ok(true)
+    }
+
+    async fn settled(&mut self) -> io::Result<bool> {
+        let Some(going_in) = self.going_in.take() else { return Ok(true) };
+        match going_in.await? {
+            Ok(_) => Ok(true),
+            Err(Refused::Full) => Ok(false),
+            Err(Refused::OutOfRange) => Err(io::Error::other("a segment is larger than the index can tell")),
+        }
     }
 }
 

@@ -149,7 +149,7 @@ mod tests {
             let mut collected = Collected::default();
             entries.iter().for_each(|entry| collected.push(entry));
             let payload = collected.take(before);
-            prop_assert!(collected.is_empty() && collected.len() == 0);
+            prop_assert!(collected.is_empty());
             prop_assert_eq!(decode(&payload), Ok((before, entries)));
         }
 

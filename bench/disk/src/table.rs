@@ -1,17 +1,19 @@
 //! Medians over rounds, and ratios of rounds beside each other.
 
+#![allow(clippy::print_stdout, reason = "it prints tables")]
+
 use std::time::Duration;
 
 /// What one subject did in one round.
-pub(crate) struct Sample {
+pub struct Sample {
     /// Payload.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Reads.
-    pub(crate) operations: u64,
+    pub operations: u64,
     /// By the clock.
-    pub(crate) time: Duration,
+    pub time: Duration,
     /// Of all processors.
-    pub(crate) cpu: Duration,
+    pub cpu: Duration,
 }
 
 impl Sample {
@@ -27,7 +29,7 @@ impl Sample {
 }
 
 /// A line for each subject: its name, its rounds, the rounds of the subject that it is compared with.
-pub(crate) fn print<'a>(rows: impl Iterator<Item = (&'static str, &'a [Sample], &'a [Sample])>) {
+pub fn print<'a>(rows: impl Iterator<Item = (&'static str, &'a [Sample], &'a [Sample])>) {
     println!("{:32} {:>8} {:>5} {:>7} {:>8} {:>7}", "", "MB/s", "±%", "of fio", "us CPU", "of fio");
     for (name, own, peer) in rows {
         let rates: Vec<f64> = own.iter().map(Sample::rate).collect();
@@ -45,13 +47,14 @@ pub(crate) fn print<'a>(rows: impl Iterator<Item = (&'static str, &'a [Sample], 
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// Largest less smallest, in per cent of the median.
-fn spread(values: &[f64]) -> f64 {
+pub fn spread(values: &[f64]) -> f64 {
     let (low, high) =
         values.iter().fold((f64::MAX, f64::MIN), |(low, high), &value| (low.min(value), high.max(value)));
     (high - low) / median(values.to_vec()) * 100.0

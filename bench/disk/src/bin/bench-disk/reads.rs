@@ -12,8 +12,9 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
+use elcache_bench_disk::table::Sample;
+
 use crate::Cell;
-use crate::table::Sample;
 
 /// What reads.
 #[derive(Clone, Copy)]

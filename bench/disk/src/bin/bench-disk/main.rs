@@ -1,6 +1,6 @@
 //! Measures the disk tier beside fio, on a file of this machine's disk: `make bench-disk`.
 //!
-//! `cargo run --release -p elcache-disk --example bench_disk -- [DIRECTORY] [ROUNDS] [SECONDS]`
+//! `cargo run --release -p elcache-bench-disk --bin bench-disk -- [DIRECTORY] [ROUNDS] [SECONDS]`
 //!
 //! Every cell of a table is measured in rounds: each subject once for so many seconds, then each again. The table has medians;
 //! a ratio is the median of the ratios of rounds that lie beside each other.
@@ -8,24 +8,19 @@
 //! # Layout
 //! - [`reads`]: random reads through the engines, and through the runtime's own pool of threads.
 //! - [`fio`]: the same reads by fio.
-//! - [`table`]: medians and ratios.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a program that prints a table")]
 
-#[path = "bench_disk/fio.rs"]
 mod fio;
-#[path = "bench_disk/reads.rs"]
 mod reads;
-#[path = "bench_disk/table.rs"]
-mod table;
 
 use std::error::Error;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use elcache_bench_disk::scratch::Scratch;
+use elcache_bench_disk::table::{self, Sample};
 use reads::Engine;
-use table::Sample;
 
 /// Bytes in the file that is read.
 const FILE_BYTES: u64 = 2 << 30;
@@ -58,23 +53,13 @@ const SUBJECTS: [(Subject, usize); 7] = [
     (Subject::Ours(Engine::Pool), 4),
 ];
 
-/// A directory that is gone afterwards.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let parent = arguments.next().unwrap_or_else(|| "target".to_owned());
     let rounds = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let seconds = arguments.next().map_or(Ok(2.0), |text| text.parse())?;
-    let scratch = Scratch(Path::new(&parent).join(format!("bench-disk-{}", std::process::id())));
-    fs::create_dir_all(&scratch.0)?;
-    let file = scratch.0.join("file");
+    let scratch = Scratch::below(&parent, "bench-disk")?;
+    let file = scratch.path().join("file");
     reads::prepare(&file, FILE_BYTES)?;
     for (size, depth) in [(64 << 10, 1), (64 << 10, 32), (1 << 20, 1), (1 << 20, 32)] {
         let cell = Cell { size, depth, time: Duration::from_secs_f64(seconds) };

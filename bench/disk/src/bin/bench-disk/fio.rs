@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use elcache_bench_disk::table::Sample;
+
 use crate::Cell;
-use crate::table::Sample;
 
 /// Which of its engines.
 #[derive(Clone, Copy)]
