@@ -98,6 +98,10 @@ impl Disk {
         let written = perform(&*self.device, &data, Action::Write, reserved.offset, memory).await;
         if let Err(error) = written {
             self.failed("an extent cannot be written", &error);
+            if error.kind() == io::ErrorKind::StorageFull {
+                // For another segment, room is made.
+                self.state.lock().close(reserved.segment.number);
+            }
             return Err(Refusal::Failed);
         }
         self.counters.written.fetch_add(whole as u64, Ordering::Relaxed);

@@ -290,11 +290,21 @@ impl State {
         self.closing.extend(self.current.take());
     }
 
+    /// Has a segment closed, if it is the current one.
+    pub(crate) fn close(&mut self, number: u32) {
+        self.closing.extend(self.current.take_if(|open| open.segment.number == number));
+    }
+
     /// Gives everything up: what waits has failed.
     pub(crate) fn abandon_all(&mut self) {
         self.failed = true;
         self.current = None;
         self.closing.clear();
+    }
+
+    /// Bytes that full segments may still come to have.
+    pub(crate) fn unwritten(&self) -> u64 {
+        self.closing.iter().map(|open| open.log_end() - open.batch_at).sum()
     }
 
     /// Whether anything is open still.

@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use elcache_core::value::Version;
 use tokio::task::JoinHandle;
 
+use crate::config::Durability;
 use crate::directory::{parse_name, perform};
 use crate::disk::{Disk, Recovery};
 use crate::format::entries::{self, Collected, Entry as LogEntry, Place as LogPlace};
@@ -122,9 +123,13 @@ impl Disk {
         let numbers = self.tidy_up().await?;
         let mut done = 0;
         let mut highest = Version::default();
-        for (place, (&number, &(log_len, data_len))) in numbers.iter().rev().enumerate() {
+        let mut total: u64 = numbers.values().map(|(log, data)| log + data.unwrap_or(0)).sum();
+        for (&number, &(log_len, data_len)) in numbers.iter().rev() {
             let found = self.open_found(number, log_len, data_len).await?;
-            let (version, complete) = self.take_in(&found, place == 0).await?;
+            // The last one takes more records where that leaves all of them within their room.
+            total += self.config.segment_bytes().saturating_sub(found.segment.bytes());
+            let again = done == 0 && total <= self.config.max_bytes;
+            let (version, complete) = self.take_in(&found, again).await?;
             highest = highest.max(version);
             done += 1;
             self.recovery.send_replace(Recovery::Running(done));
@@ -208,17 +213,22 @@ impl Disk {
         Ok(Found { segment, log_len, data_len })
     }
 
-    /// Puts a segment's entries into the index: the highest version among them, and whether all found room. The `last`
-    /// segment is gone on with, where that can be.
-    async fn take_in(self: &Arc<Self>, found: &Found, last: bool) -> io::Result<(Version, bool)> {
+    /// Puts a segment's entries into the index: the highest version among them, and whether all found room. The segment
+    /// takes more records `again`, where that can be.
+    async fn take_in(self: &Arc<Self>, found: &Found, again: bool) -> io::Result<(Version, bool)> {
         let number = found.segment.number;
         let half = self.config.segment_bytes() / 2;
+        let footer = self.footer(found).await?;
+        if footer.is_none() || self.config.durability == Durability::Power {
+            // What a process that was killed had written must not be lost any more once it has been found.
+            self.sync_files(&found.segment).await?;
+        }
         let mut intake = Intake::new(self);
-        if let Some(footer) = self.footer(found).await? {
+        if let Some(footer) = footer {
             let complete =
                 self.take_in_indexed(found, footer.last_index, &mut intake).await? && intake.finish().await?;
             let small = footer.log_len + footer.data_len <= half;
-            if complete && last && small && found.segment.data.is_some() {
+            if complete && again && small && found.segment.data.is_some() {
                 let resume = Resume {
                     log_tail: footer.log_len,
                     data_tail: footer.data_len,
@@ -230,7 +240,6 @@ impl Disk {
             }
             return Ok((footer.highest, complete));
         }
-        self.sync_files(&found.segment).await?;
         let header = self.header(number).await?;
         let before = header.as_ref().map_or_else(Version::default, |header| header.highest);
         let scanned = self.scan(found, found.log_len).await?;
@@ -239,7 +248,7 @@ impl Disk {
             && self.take_in_indexed(found, scanned.last_index, &mut intake).await?
             && intake.finish().await?;
         if complete {
-            let again = last && header.is_some() && !scanned.damaged && found.segment.data.is_some();
+            let again = again && header.is_some() && !scanned.damaged && found.segment.data.is_some();
             self.settle_unsealed(found, &scanned, highest, again).await?;
         }
         Ok((highest, complete))

@@ -57,26 +57,31 @@ impl Disk {
                 None => None,
             }
         };
-        match longer {
-            Some((number, data, part)) => self.lengthen(number, data, part).await,
-            None => {
-                self.state.lock().close_current();
-                self.work.notify_one();
-                self.open_segment(deadline).await
-            }
+        if let Some((number, data, part)) = longer
+            && self.lengthen(number, data, part).await?
+        {
+            return Ok(());
         }
+        self.state.lock().close_current();
+        self.work.notify_one();
+        self.open_segment(deadline).await
     }
 
-    async fn lengthen(&self, number: u32, data: Arc<File>, part: Range<u64>) -> Result<(), Refusal> {
+    /// False where the file system is full: for another segment, room is made.
+    async fn lengthen(&self, number: u32, data: Arc<File>, part: Range<u64>) -> Result<bool, Refusal> {
         let (device, allocate, room) = (Arc::clone(&self.device), self.config.allocate, part.end);
         let longer = tokio::task::spawn_blocking(move || {
             if allocate { device.allocate(&data, part) } else { device.truncate(&data, part.end) }
         });
-        self.answer("a data file cannot be made longer", longer.await)?;
+        let longer = longer.await;
+        if matches!(&longer, Ok(Err(error)) if error.kind() == io::ErrorKind::StorageFull) {
+            return Ok(false);
+        }
+        self.answer("a data file cannot be made longer", longer)?;
         if let Some(open) = self.state.lock().open(number) {
             open.set_room(room);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Frees until there is room for a segment more. What is oldest may be in use for a while.
@@ -155,6 +160,7 @@ impl Disk {
     }
 
     async fn file_system_has(&self, bytes: u64) -> Result<bool, Refusal> {
+        let bytes = bytes + self.state.lock().unwritten();
         let (device, path) = (Arc::clone(&self.device), self.directory.segments());
         let space = tokio::task::spawn_blocking(move || device.space(&path)).await;
         let space = self.answer("the file system's free space cannot be told", space)?;

@@ -2,5 +2,10 @@
 //! disk.
 
 mod basics;
+mod faults;
+mod flips;
+mod golden;
 mod model;
+mod refused;
+mod small;
 mod support;

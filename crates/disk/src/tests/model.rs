@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::support::{Dice, Shape, Value, World, key};
 use crate::config::Durability;
-use crate::io::sim::{Faults, Sim};
+use crate::io::sim::{Call, Faults, Sim};
 use crate::tier::DiskTier;
 
 const KEYS: usize = 16;
@@ -42,6 +42,16 @@ pub(super) enum End {
     PowerCut,
 }
 
+/// What happens to a directory.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    /// Calls of the device fail now and then.
+    pub(super) faulty: bool,
+    /// The power goes while recovery runs, several times.
+    pub(super) cuts_in_recovery: bool,
+    pub(super) ends: &'static [End],
+}
+
 impl Model {
     pub(super) fn new(longest: u64) -> Self {
         let cell = |n| Arc::new(Mutex::new(Cell { key: key(&format!("key {n}")), may_be: vec![None] }));
@@ -69,16 +79,23 @@ impl Model {
         let mut cell = Arc::clone(cell).lock_owned().await;
         if dice.below(4) == 0 {
             cell.may_be.push(None);
-            if tier.remove(&cell.key).get().await.is_ok() {
-                cell.may_be = vec![None];
-            }
+            let removed = tier.remove(&cell.key).get().await;
+            self.settle(&mut cell, &tier, removed.is_ok());
         } else {
             let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
             let value = Value::new(&cell.key, sequence, self.shape(&mut dice));
             cell.may_be.push(Some(value.clone()));
-            if value.put(&tier, &world.arena).await.is_ok() {
-                cell.may_be = vec![Some(value)];
-            }
+            let put = value.put(&tier, &world.arena).await;
+            self.settle(&mut cell, &tier, put.is_ok());
+        }
+    }
+
+    /// The last thing that may be is, or is not, or nobody knows.
+    fn settle(&self, cell: &mut Cell, tier: &DiskTier, done: bool) {
+        if done {
+            cell.may_be.drain(..cell.may_be.len() - 1);
+        } else if !self.dead.load(Ordering::SeqCst) && !tier.report().trouble.is_some() {
+            cell.may_be.pop();
         }
     }
 
@@ -184,33 +201,70 @@ fn faults(dice: &mut Dice) -> Faults {
     Faults { short: 0.1, latency: latency[dice.below(3) as usize], ..Faults::default() }
 }
 
+/// Lets some of the next calls fail.
+fn break_some(sim: &Sim, dice: &mut Dice) {
+    let calls = [
+        Call::Write,
+        Call::Write,
+        Call::Sync,
+        Call::Truncate,
+        Call::Open,
+        Call::Allocate,
+        Call::SyncDirectory,
+    ];
+    for _ in 0..dice.below(6) {
+        let call = calls[dice.below(calls.len() as u64) as usize];
+        sim.fail(call, dice.below(60), if dice.below(2) == 0 { 5 } else { 28 });
+    }
+}
+
+/// The power goes while the directory is opened or recovered, some times.
+async fn cut_in_recovery(world: &World, mut sim: Arc<Sim>, dice: &mut Dice) -> Arc<Sim> {
+    for _ in 0..dice.below(4) {
+        let latency = Some(Duration::from_micros(300));
+        sim.set_faults(Faults { short: 0.1, latency, ..Faults::default() });
+        let tier =
+            timeout(Duration::from_micros(dice.below(4000)), world.try_open(Arc::clone(&sim) as _)).await;
+        sleep(Duration::from_micros(dice.below(10_000))).await;
+        let next = sim.power_cut(dice.next());
+        drop(tier);
+        sim = Arc::new(next);
+    }
+    sim
+}
+
 /// So many lives of one directory.
-pub(super) async fn live(world: &World, seed: u64, lives: u64, ends: &[End]) {
+pub(super) async fn live(world: &World, seed: u64, lives: u64, plan: &Plan) {
     let mut dice = Dice::new(seed);
     let model = Model::new(150_000);
     let mut sim = Arc::new(Sim::new(seed));
     for _ in 0..lives {
+        if plan.cuts_in_recovery {
+            sim = cut_in_recovery(world, sim, &mut dice).await;
+        }
         sim.set_faults(faults(&mut dice));
         let tier = world.open(&sim).await;
         model.check(&tier).await;
+        if plan.faulty {
+            break_some(&sim, &mut dice);
+        }
         let time = Duration::from_micros(dice.below(30_000));
-        let mut clients = model.work(&tier, world, &mut dice, time).await;
-        let end = ends[dice.below(ends.len() as u64) as usize];
+        let clients = model.work(&tier, world, &mut dice, time).await;
+        let end = plan.ends[dice.below(plan.ends.len() as u64) as usize];
         model.dead.store(end != End::Close, Ordering::SeqCst);
         let next = match end {
             End::Close => {
                 let closed = timeout(Duration::from_secs(60), tier.close()).await;
-                assert!(closed.is_ok(), "closing does not end");
+                assert!(closed.is_ok(), "seed {seed}: closing does not end");
                 None
             }
             End::Kill => Some(sim.kill(dice.next())),
             End::PowerCut => Some(sim.power_cut(dice.next())),
         };
-        let all = async { while clients.join_next().await.transpose().unwrap().is_some() {} };
         // Those who ask a dead device get errors; nobody waits for ever.
         let ended = timeout(Duration::from_secs(60), async {
             tier.close().await;
-            all.await;
+            clients.join_all().await;
         });
         assert!(ended.await.is_ok(), "seed {seed}: a client waits for ever after {end:?}");
         drop(tier);
@@ -221,31 +275,47 @@ pub(super) async fn live(world: &World, seed: u64, lives: u64, ends: &[End]) {
     model.check(&*world.open(&sim).await).await;
 }
 
-async fn many(seeds: std::ops::Range<u64>, world: &World, lives: u64, ends: &[End]) {
+const KILLED: Plan =
+    Plan { faulty: false, cuts_in_recovery: false, ends: &[End::Kill, End::Kill, End::Close] };
+const CUT: Plan = Plan {
+    faulty: false,
+    cuts_in_recovery: true,
+    ends: &[End::PowerCut, End::PowerCut, End::Kill, End::Close],
+};
+
+async fn many(seeds: std::ops::Range<u64>, world: &World, lives: u64, plan: &Plan) {
     for seed in seeds {
-        live(world, seed, lives, ends).await;
+        println!("seed {seed}");
+        live(world, seed, lives, plan).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_acknowledged_survives_the_process() {
-    many(0..20, &World::new(), 15, &[End::Kill, End::Kill, End::Close]).await;
+    many(0..16, &World::new(), 15, &KILLED).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_survives_the_process_in_real_time() {
-    many(0..2, &World::new(), 10, &[End::Kill, End::Kill, End::Close]).await;
+    many(0..2, &World::new(), 10, &KILLED).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_acknowledged_survives_the_loss_of_power() {
-    let world = World::durable(Durability::Power);
-    many(100..120, &world, 15, &[End::PowerCut, End::PowerCut, End::Kill, End::Close]).await;
+    many(100..116, &World::durable(Durability::Power), 15, &CUT).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn soak_histories_through_crashes() {
-    many(1000..1200, &World::new(), 20, &[End::Kill, End::Kill, End::Close]).await;
-    let world = World::durable(Durability::Power);
-    many(2000..2200, &world, 20, &[End::PowerCut, End::PowerCut, End::Kill, End::Close]).await;
+async fn soak_kills() {
+    many(1000..1200, &World::new(), 20, &KILLED).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn soak_losses_of_power() {
+    many(2000..2200, &World::durable(Durability::Power), 20, &CUT).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn soak_kills_in_real_time() {
+    many(3000..3030, &World::new(), 20, &KILLED).await;
 }

@@ -15,7 +15,7 @@ use elcache_core::tree::ChunkHasher;
 use elcache_core::value::{KeptHeadersBuilder, Metadata, OperationId, Version};
 
 use crate::config::{DiskConfig, Durability};
-use crate::directory::DirectoryError;
+use crate::directory::{DirectoryError, Lock};
 use crate::io::Device;
 use crate::io::sim::Sim;
 use crate::tier::{DiskParts, DiskTier};
@@ -119,12 +119,20 @@ impl World {
     }
 
     pub(super) async fn try_open(&self, device: Arc<dyn Device>) -> Result<Arc<DiskTier>, DirectoryError> {
+        self.open_with(device, None).await
+    }
+
+    pub(super) async fn open_with(
+        &self,
+        device: Arc<dyn Device>,
+        lock: Option<Lock>,
+    ) -> Result<Arc<DiskTier>, DirectoryError> {
         let mut dice = Dice::new(7);
         DiskTier::open(DiskParts {
             config: self.config.clone(),
             device,
             path: self.path.clone(),
-            lock: None,
+            lock,
             node_name: "node".to_owned(),
             budget: Budget::new(self.budget_bytes),
             buffers: Arc::clone(&self.arena) as Arc<dyn Buffers>,
