@@ -218,12 +218,12 @@ impl Disk {
     async fn take_in(self: &Arc<Self>, found: &Found, again: bool) -> io::Result<(Version, bool)> {
         let number = found.segment.number;
         let half = self.config.segment_bytes() / 2;
+        let mut intake = Intake::new(self);
         let footer = self.footer(found).await?;
         if footer.is_none() || self.config.durability == Durability::Power {
             // What a process that was killed had written must not be lost any more once it has been found.
             self.sync_files(&found.segment).await?;
         }
-        let mut intake = Intake::new(self);
         if let Some(footer) = footer {
             let complete =
                 self.take_in_indexed(found, footer.last_index, &mut intake).await? && intake.finish().await?;

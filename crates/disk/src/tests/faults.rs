@@ -50,7 +50,7 @@ async fn a_batch_that_fails_is_taken_back() {
                 let put = new.put(&tier, &world.arena).await;
                 if put.is_err() {
                     before.assert_there(&tier).await;
-                    assert!(!tier.report().trouble.is_some() && tier.report().io_errors > 0);
+                    assert!(tier.report().trouble.is_none() && tier.report().io_errors > 0);
                     let sim = Arc::new(sim.kill(1));
                     before.assert_there(&*world.open(&sim).await).await;
                 } else {
@@ -207,7 +207,7 @@ async fn fill(world: &World, failing: &[u64], nth: u64) -> (Arc<Sim>, Vec<Value>
         }
         files = now;
     }
-    assert!(!tier.report().trouble.is_some());
+    assert!(tier.report().trouble.is_none());
     assert_eq!(tier.report().io_errors, failing.len() as u64);
     (sim, values, opened)
 }

@@ -111,7 +111,7 @@ impl Library {
             return;
         };
         tier.recovered().await;
-        assert!(!tier.report().trouble.is_some(), "{story}");
+        assert!(tier.report().trouble.is_none(), "{story}");
         self.read(&tier, tally, &story).await;
         // It is a good directory still.
         let value = Value::new(&key("afterwards"), 9999, Shape::Filled(50_000));

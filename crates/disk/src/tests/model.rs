@@ -94,7 +94,7 @@ impl Model {
     fn settle(&self, cell: &mut Cell, tier: &DiskTier, done: bool) {
         if done {
             cell.may_be.drain(..cell.may_be.len() - 1);
-        } else if !self.dead.load(Ordering::SeqCst) && !tier.report().trouble.is_some() {
+        } else if !self.dead.load(Ordering::SeqCst) && tier.report().trouble.is_none() {
             cell.may_be.pop();
         }
     }
@@ -159,7 +159,7 @@ impl Model {
             let mut dice = Dice::new(dice.next());
             clients.spawn(async move {
                 let mut unfinished = Vec::new();
-                while !tier.report().trouble.is_some() {
+                while tier.report().trouble.is_none() {
                     if dice.below(3) == 0 {
                         model.read(&tier, &mut dice).await;
                         continue;
@@ -243,8 +243,15 @@ pub(super) async fn live(world: &World, seed: u64, lives: u64, plan: &Plan) {
             sim = cut_in_recovery(world, sim, &mut dice).await;
         }
         sim.set_faults(faults(&mut dice));
-        let tier = world.open(&sim).await;
+        let mut tier = world.open(&sim).await;
         model.check(&tier).await;
+        if plan.cuts_in_recovery && dice.below(2) == 0 {
+            // What has been found was written by a process that was killed, perhaps before it was synced.
+            drop(tier);
+            sim = Arc::new(sim.power_cut(dice.next()));
+            tier = world.open(&sim).await;
+            model.check(&tier).await;
+        }
         if plan.faulty {
             break_some(&sim, &mut dice);
         }
@@ -277,11 +284,8 @@ pub(super) async fn live(world: &World, seed: u64, lives: u64, plan: &Plan) {
 
 const KILLED: Plan =
     Plan { faulty: false, cuts_in_recovery: false, ends: &[End::Kill, End::Kill, End::Close] };
-const CUT: Plan = Plan {
-    faulty: false,
-    cuts_in_recovery: true,
-    ends: &[End::PowerCut, End::PowerCut, End::Kill, End::Close],
-};
+const CUT: Plan =
+    Plan { faulty: false, cuts_in_recovery: true, ends: &[End::PowerCut, End::Kill, End::Kill, End::Close] };
 
 async fn many(seeds: std::ops::Range<u64>, world: &World, lives: u64, plan: &Plan) {
     for seed in seeds {

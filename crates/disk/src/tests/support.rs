@@ -146,7 +146,7 @@ impl World {
     pub(super) async fn open(&self, sim: &Arc<Sim>) -> Arc<DiskTier> {
         let tier = self.try_open(Arc::clone(sim) as _).await.unwrap();
         tier.recovered().await;
-        assert!(!tier.report().trouble.is_some(), "recovery failed");
+        assert!(tier.report().trouble.is_none(), "recovery failed");
         tier
     }
 }
