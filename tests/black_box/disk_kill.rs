@@ -311,7 +311,7 @@ impl Client {
             (Write::Put(_) | Write::Delete, 204) => holds && was_there,
             (Write::Delete, 404) => was_absent,
             // Uploads of unknown length ask for more room than there is for several.
-            (Write::Put(_), 503) => item.may_go,
+            (Write::Put(_), 503) => false,
             _ => false,
         };
         if !fits {

@@ -83,8 +83,8 @@ pub(crate) struct Disk {
     pub(crate) rooms: Arc<Semaphore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Counters,
-    /// Bytes that uploads have been promised.
-    pub(crate) promised: Arc<AtomicU64>,
+    /// What uploads may still be promised.
+    pub(crate) promises: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
     /// Where chance comes from that nothing depends on.
     pub(crate) chance: AtomicU64,
@@ -105,6 +105,7 @@ pub(crate) struct Parts {
 impl Disk {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let Parts { config, device, directory, lock, index, sums, buffers, clock } = parts;
+        let promises = crate::tier::largest_promise(&config) / crate::tier::PROMISE;
         Arc::new(Self {
             config,
             device,
@@ -124,7 +125,7 @@ impl Disk {
             rooms: Arc::new(Semaphore::new(ROOMS)),
             clock,
             counters: Counters::default(),
-            promised: Arc::default(),
+            promises: Arc::new(Semaphore::new(promises as usize)),
             stopping: AtomicBool::new(false),
             chance: AtomicU64::new(0),
         })

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use elcache_core::tier::Refusal;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use crate::config::Durability;
 use crate::directory::perform;
@@ -32,16 +32,16 @@ impl Disk {
     /// Makes room, if there is none still. Runs to its end even when nobody waits any more.
     pub(crate) async fn grow(self: &Arc<Self>, need: Need) -> Result<(), Refusal> {
         let disk = Arc::clone(self);
-        let deadline = Instant::now() + self.config.patience;
+        let patience = self.config.patience;
         let grown = tokio::spawn(async move {
-            let one_at_a_time = timeout_at(deadline, disk.growing.lock()).await;
+            let one_at_a_time = timeout(patience, disk.growing.lock()).await;
             let _one_at_a_time = one_at_a_time.map_err(|_| Refusal::Full)?;
-            disk.grow_now(need, deadline).await
+            disk.grow_now(need).await
         });
         grown.await.unwrap_or(Err(Refusal::Failed))
     }
 
-    async fn grow_now(&self, need: Need, deadline: Instant) -> Result<(), Refusal> {
+    async fn grow_now(&self, need: Need) -> Result<(), Refusal> {
         let capacity = self.config.segment_bytes();
         let longer = {
             let state = self.state.lock();
@@ -64,7 +64,7 @@ impl Disk {
         }
         self.state.lock().close_current();
         self.work.notify_one();
-        self.open_segment(deadline).await
+        self.open_segment().await
     }
 
     /// False where the file system is full: for another segment, room is made.
@@ -85,7 +85,8 @@ impl Disk {
     }
 
     /// Frees until there is room for a segment more. What is oldest may be in use for a while.
-    async fn make_room(&self, deadline: Instant) -> Result<(), Refusal> {
+    async fn make_room(&self) -> Result<(), Refusal> {
+        let mut attempts = self.config.patience.as_millis() / RETRY.as_millis();
         let capacity = self.config.segment_bytes();
         while self.segments.bytes() + capacity > self.config.max_bytes
             || !self.file_system_has(capacity).await?
@@ -96,16 +97,17 @@ impl Disk {
             if self.state.lock().failed {
                 return Err(Refusal::Failed);
             }
-            if Instant::now() >= deadline {
+            if attempts == 0 {
                 return Err(Refusal::Full);
             }
+            attempts -= 1;
             sleep(RETRY).await;
         }
         Ok(())
     }
 
-    async fn open_segment(&self, deadline: Instant) -> Result<(), Refusal> {
-        self.make_room(deadline).await?;
+    async fn open_segment(&self) -> Result<(), Refusal> {
+        self.make_room().await?;
         let above = self.segments.ends().map_or(Some(0), |(_, highest)| highest.checked_add(1));
         let number = above.ok_or(Refusal::Failed)?.max(self.next_number.load(Ordering::Relaxed));
         self.next_number.store(number.saturating_add(1), Ordering::Relaxed);

@@ -43,6 +43,8 @@ const SWEEP: usize = 16 << 10;
 const EAGER: u32 = 64 << 10;
 /// Of what the directory may occupy, uploads may be promised nine tenths.
 const PROMISED: f64 = 0.9;
+/// Promises are made in these.
+pub(crate) const PROMISE: u64 = 1 << 20;
 
 /// Tier 2: one directory.
 pub struct DiskTier {
@@ -489,33 +491,27 @@ impl Disk {
     }
 
     fn largest_promise(&self) -> u64 {
-        let usable = self.config.max_bytes.saturating_sub(3 * self.config.segment_bytes());
-        (usable as f64 * PROMISED) as u64
+        largest_promise(&self.config)
     }
 
-    fn promise(&self, bytes: u64) -> Result<Hold, Refusal> {
-        let largest = self.largest_promise();
-        if bytes > largest {
-            return Err(Refusal::TooLarge);
-        }
-        let promised = self.promised.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |promised| {
-            Some(promised + bytes).filter(|sum| *sum <= largest)
-        });
-        promised.map_err(|_| Refusal::Full)?;
-        Ok(Box::new(Promise { promised: Arc::clone(&self.promised), bytes }))
+    /// A part of what uploads may be promised, in the order of asking.
+    async fn promise(&self, bytes: u64) -> Result<Hold, Refusal> {
+        let permits = permits(bytes, self.largest_promise()).ok_or(Refusal::TooLarge)?;
+        let promise = Arc::clone(&self.promises).acquire_many_owned(permits).await;
+        promise.map(|promise| Box::new(promise) as Hold).map_err(|_| Refusal::Failed)
     }
 }
 
-/// Bytes that an upload has been promised.
-struct Promise {
-    promised: Arc<AtomicU64>,
-    bytes: u64,
+/// What uploads may be promised, all together.
+pub(crate) fn largest_promise(config: &DiskConfig) -> u64 {
+    let usable = config.max_bytes.saturating_sub(3 * config.segment_bytes());
+    (usable as f64 * PROMISED) as u64
 }
 
-impl Drop for Promise {
-    fn drop(&mut self) {
-        self.promised.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+/// What a promise of so many bytes takes; `None` where that is more than can ever be promised.
+fn permits(bytes: u64, largest: u64) -> Option<u32> {
+    let all = largest / PROMISE;
+    (bytes <= largest).then(|| bytes.div_ceil(PROMISE).min(all) as u32)
 }
 
 /// Bytes that an entry's extent has room for.
@@ -604,7 +600,7 @@ impl Tier for DiskTier {
     }
 
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
-        Reply::Ready(self.disk.promise(bytes))
+        Reply::Later(Box::pin(self.disk.promise(bytes)))
     }
 
     fn largest_admission(&self) -> u64 {
