@@ -121,8 +121,8 @@ bench: ## measure against nginx, Varnish, Redis and memcached; QUICK=1 takes two
 	@$(call when,bench/Cargo.toml,cargo run --release $(LOCKED) -p elcache-bench --bin elcache-bench -- $(if $(QUICK),--quick) $(ARGS))
 
 .PHONY: bench-disk
-bench-disk: ## the disk engines beside fio, on a file of 2 GiB under target/; takes four minutes
-	$(call say,disk engines beside fio)
+bench-disk: ## the disk tier beside fio and over HTTP, on 5 GiB under target/; takes ten minutes; ARGS="5 2 ingest": one part
+	$(call say,the disk tier beside fio and over HTTP)
 	@command -v fio >/dev/null || bench/install.sh fio:fio
 	@mkdir -p target
 	@cargo run --release $(LOCKED) -p elcache-bench-disk --bin bench-disk -- target $(ARGS)
@@ -150,4 +150,4 @@ clean: ## delete what was built
 help: ## this list
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@/ { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile

@@ -4,11 +4,13 @@
 
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// What one subject did in one round.
 pub struct Sample {
     /// Payload.
     pub bytes: u64,
-    /// Reads.
+    /// Reads or writes.
     pub operations: u64,
     /// By the clock.
     pub time: Duration,
@@ -18,7 +20,7 @@ pub struct Sample {
 
 impl Sample {
     /// MB/s.
-    fn rate(&self) -> f64 {
+    pub fn rate(&self) -> f64 {
         self.bytes as f64 / self.time.as_secs_f64() / 1e6
     }
 
@@ -29,7 +31,7 @@ impl Sample {
 }
 
 /// A line for each subject: its name, its rounds, the rounds of the subject that it is compared with.
-pub fn print<'a>(rows: impl Iterator<Item = (&'static str, &'a [Sample], &'a [Sample])>) {
+pub fn print<'a>(rows: impl Iterator<Item = (&'a str, &'a [Sample], &'a [Sample])>) {
     println!("{:32} {:>8} {:>5} {:>7} {:>8} {:>7}", "", "MB/s", "±%", "of fio", "us CPU", "of fio");
     for (name, own, peer) in rows {
         let rates: Vec<f64> = own.iter().map(Sample::rate).collect();
@@ -58,4 +60,10 @@ pub fn spread(values: &[f64]) -> f64 {
     let (low, high) =
         values.iter().fold((f64::MAX, f64::MIN), |(low, high), &value| (low.min(value), high.max(value)));
     (high - low) / median(values.to_vec()) * 100.0
+}
+
+/// What this process has used, its threads in the kernel included.
+pub fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }

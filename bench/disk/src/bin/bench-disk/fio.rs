@@ -1,12 +1,12 @@
 //! The same by fio, the yardstick of what the kernel gives.
 
-use std::error::Error;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use elcache_bench_disk::Outcome;
 use elcache_bench_disk::table::Sample;
 
 use crate::Cell;
@@ -43,37 +43,42 @@ impl Engine {
     }
 }
 
-/// Runs it.
-pub(crate) fn measure(engine: Engine, file: &Path, len: u64, cell: Cell) -> Result<Sample, Box<dyn Error>> {
+/// Random reads.
+pub(crate) fn read(engine: Engine, file: &Path, len: u64, cell: Cell) -> Outcome<Sample> {
+    let fixed = "--rw=randread --time_based --group_reporting --norandommap --randrepeat=0";
+    let which = format!(
+        "--size={len} --bs={} --runtime={}ms {}",
+        cell.size,
+        cell.time.as_millis(),
+        engine.arguments(cell.depth)
+    );
+    run(file, &format!("{fixed} {which}"), "read")
+}
+
+/// One file from its beginning to its end, which it has room for already.
+pub(crate) fn write(file: &Path, len: u64, depth: usize) -> Outcome<Sample> {
+    run(file, &format!("--rw=write --size={len} --bs=4M --ioengine=io_uring --iodepth={depth}"), "write")
+}
+
+fn run(file: &Path, arguments: &str, part: &str) -> Outcome<Sample> {
     let output = Command::new("fio")
-        .args([
-            "--name=reads",
-            "--rw=randread",
-            "--direct=1",
-            "--thread",
-            "--group_reporting",
-            "--time_based",
-        ])
-        .args(["--norandommap", "--randrepeat=0", "--output-format=json"])
+        .args(["--name=bench", "--direct=1", "--thread", "--output-format=json"])
         .arg(format!("--filename={}", file.display()))
-        .arg(format!("--size={len}"))
-        .arg(format!("--bs={}", cell.size))
-        .arg(format!("--runtime={}ms", cell.time.as_millis()))
-        .args(engine.arguments(cell.depth).split(' '))
+        .args(arguments.split(' '))
         .output()
         .map_err(|error| format!("fio does not start: {error}"))?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
     let report: Value = serde_json::from_slice(&output.stdout)?;
-    sample(&report["jobs"][0]).ok_or_else(|| "fio's report is not understood".into())
+    sample(&report["jobs"][0], part).ok_or_else(|| "fio's report is not understood".into())
 }
 
 /// Its processor time stands in per cent of the time that all its jobs ran.
-fn sample(job: &Value) -> Option<Sample> {
-    let read = &job["read"];
-    let time = Duration::from_millis(read["runtime"].as_u64()?);
+fn sample(job: &Value, part: &str) -> Option<Sample> {
+    let done = &job[part];
+    let time = Duration::from_millis(done["runtime"].as_u64()?);
     let all = Duration::from_millis(job["job_runtime"].as_u64()?);
     let cpu = all.mul_f64((job["usr_cpu"].as_f64()? + job["sys_cpu"].as_f64()?) / 100.0);
-    Some(Sample { bytes: read["io_bytes"].as_u64()?, operations: read["total_ios"].as_u64()?, time, cpu })
+    Some(Sample { bytes: done["io_bytes"].as_u64()?, operations: done["total_ios"].as_u64()?, time, cpu })
 }

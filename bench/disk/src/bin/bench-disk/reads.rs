@@ -5,14 +5,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use elcache_disk::io::{Action, Blocks, Device, File, Memory, Open, Operation, Part, start, transfer};
-use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use elcache_bench_disk::table::Sample;
+use elcache_bench_disk::table::{Sample, cpu_time};
 
 use crate::Cell;
 
@@ -166,10 +165,4 @@ impl Iterator for Offsets {
             self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         Some((self.state >> 33) % (self.len / self.size) * self.size)
     }
-}
-
-/// What the process has used, its threads in the kernel included.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.cast_unsigned(), time.tv_nsec as u32)
 }
