@@ -508,10 +508,10 @@ pub(crate) fn largest_promise(config: &DiskConfig) -> u64 {
     (usable as f64 * PROMISED) as u64
 }
 
-/// What a promise of so many bytes takes; `None` where that is more than can ever be promised.
+/// What a promise of so many bytes takes; `None` where that is more than can ever be promised. Rounded down, so that promises
+/// that can be made one after another to one upload never come to more than there is.
 fn permits(bytes: u64, largest: u64) -> Option<u32> {
-    let all = largest / PROMISE;
-    (bytes <= largest).then(|| bytes.div_ceil(PROMISE).min(all) as u32)
+    (bytes <= largest).then_some((bytes / PROMISE) as u32)
 }
 
 /// Bytes that an entry's extent has room for.

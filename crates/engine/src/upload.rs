@@ -1,12 +1,13 @@
 //! A value on its way in: received into buffers of the tier, hashed and staged chunk by chunk, committed at the end.
 //!
-//! While one chunk is staged, the next is hashed and the one after that is received: at most three chunks of an upload are in
+//! While chunks are staged, the next is hashed and the one after that is received: at most five chunks of an upload are in
 //! buffers that are not staged. The last chunk hashed is kept back until it is certain that another follows, because a
 //! value of a single chunk is stored as one record.
 //!
 //! An upload needs room in two places: in its home for all of it, and in memory for what is on its way there. Where memory is
 //! the home, that is the same room.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +30,10 @@ const FIRST_BUFFER: u64 = 64 << 10;
 /// What an upload of unknown length asks for when it turns out to be larger, as far as the tier can promise that; then
 /// twice as much.
 const FIRST_PROMISE: u64 = 64 << 20;
-/// What is on its way to a home that is not memory, at most.
-const TRANSIT: u64 = 3 * CHUNK_SIZE;
+/// Chunks that are on their way to a home that is not memory: as many as keep a disk busy.
+const STAGING: usize = 3;
+/// What is received, hashed and on its way there, at most.
+const TRANSIT: u64 = (STAGING as u64 + 2) * CHUNK_SIZE;
 /// How long to wait before asking again for memory that readers still hold.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -50,7 +53,7 @@ pub struct Upload {
     /// Chunks given to hashing.
     chunks: u64,
     job: Option<Job>,
-    staging: Option<JoinHandle<Result<Staged, Refusal>>>,
+    staging: VecDeque<JoinHandle<Result<Staged, Refusal>>>,
     sha256: Option<Sha256>,
     tree: TreeHasher,
     pages: PageBuilder,
@@ -76,7 +79,7 @@ impl Upload {
             received: 0,
             chunks: 0,
             job: None,
-            staging: None,
+            staging: VecDeque::new(),
             sha256,
             tree: TreeHasher::new(),
             pages: PageBuilder::default(),
@@ -180,7 +183,7 @@ impl Upload {
         if !hashing::agrees(self.sha256.take(), self.options.sha256) {
             return Err(WriteError::DigestMismatch);
         }
-        self.staged().await?;
+        self.staged(0).await?;
         // INVARIANT: this is reached with two chunks or more, and their root is defined.
         let digest = std::mem::take(&mut self.tree).root().expect("two chunks or more have a root");
         let source = Source::Chunks {
@@ -212,7 +215,7 @@ impl Upload {
         Ok(())
     }
 
-    /// Has the chunk staged that was being hashed, when the one before it is.
+    /// Has the chunk staged that was being hashed.
     async fn collect(&mut self) -> Result<(), WriteError> {
         let Some(job) = self.job.take() else { return Ok(()) };
         let Hashed { data, hasher, sha256 } = *job.wait().await.ok_or(WriteError::Busy)?;
@@ -222,7 +225,7 @@ impl Upload {
         let chunk = ChunkRef { digest, number: self.chunks - 1, len: data.len() as u32 };
         self.tree.push(digest);
         self.pages.push(digest);
-        self.staged().await?;
+        self.staged(STAGING - 1).await?;
         if self.home.name() == TierName::Memory {
             let staged = self.home.stage(chunk, data).get().await.map_err(refused)?;
             self.staged.push(staged);
@@ -230,7 +233,7 @@ impl Upload {
         }
         let (engine, home) = (Arc::clone(&self.engine), Arc::clone(&self.home));
         let keep = !self.options.no_memory;
-        self.staging = Some(tokio::spawn(async move {
+        self.staging.push_back(tokio::spawn(async move {
             let staged = home.stage(chunk, data.clone()).get().await;
             if staged.is_ok() && keep {
                 engine.keep_chunk(&chunk, data);
@@ -240,9 +243,11 @@ impl Upload {
         Ok(())
     }
 
-    /// Waits for the chunk that is being staged.
-    async fn staged(&mut self) -> Result<(), WriteError> {
-        if let Some(staging) = self.staging.take() {
+    /// Waits until at most so many chunks are being staged.
+    async fn staged(&mut self, most: usize) -> Result<(), WriteError> {
+        while self.staging.len() > most
+            && let Some(staging) = self.staging.pop_front()
+        {
             self.staged.push(staging.await.unwrap_or(Err(Refusal::Failed)).map_err(refused)?);
         }
         Ok(())
