@@ -112,9 +112,12 @@ impl Engine {
     /// Looks a key up, and counts a miss, or the hit of a value that is here as a whole.
     pub async fn get(&self, key: &Key) -> Found {
         let began = self.clock.elapsed();
-        let stamp = self.order.stamp(key.as_bytes());
+        let mut stamp = None;
         let mut busy = false;
-        for tier in &self.tiers {
+        for (place, tier) in self.tiers.iter().enumerate() {
+            if place == 1 {
+                stamp = Some(self.order.stamp(key.as_bytes()));
+            }
             match tier.root(key).get().await {
                 Lookup::Hit(root) => {
                     let counters = self.metrics.tier(tier.name());
@@ -124,7 +127,9 @@ impl Engine {
                     if value.inline().is_some() {
                         counters.hits.inc();
                     }
-                    self.promote(&value);
+                    if place > 0 {
+                        self.promote(&value);
+                    }
                     return Found::Value(value);
                 }
                 Lookup::Miss => self.metrics.tier(tier.name()).misses.inc(),

@@ -34,9 +34,9 @@ pub struct Value {
     pub meta: Metadata,
     /// The tier that had it.
     pub tier: TierName,
-    pub(crate) key: Key,
-    /// What the order of its key's writes was when it was looked up.
-    pub(crate) stamp: Stamp,
+    /// Its key, and what the order of the key's writes was when a slower tier was asked for it; `None` when the fastest
+    /// had it.
+    pub(crate) slower: Option<(Key, Stamp)>,
     bytes: Bytes,
 }
 
@@ -50,14 +50,17 @@ enum Bytes {
 }
 
 impl Value {
-    pub(crate) fn new(root: Root, tier: TierName, key: &Key, stamp: Stamp) -> Self {
-        let owner = Owner { key: key.hash(), version: root.meta.version };
+    pub(crate) fn new(root: Root, tier: TierName, key: &Key, stamp: Option<Stamp>) -> Self {
+        let slower = stamp.map(|stamp| (key.clone(), stamp));
         let bytes = match root.body {
             Body::Here(data) => Bytes::Inline(data),
             Body::Apart(apart) => Bytes::Apart(apart),
-            Body::Chunks(hold) => Bytes::Chunks { owner, _hold: hold },
+            Body::Chunks(hold) => {
+                let owner = Owner { key: key.hash(), version: root.meta.version };
+                Bytes::Chunks { owner, _hold: hold }
+            }
         };
-        Self { meta: root.meta, tier, key: key.clone(), stamp, bytes }
+        Self { meta: root.meta, tier, slower, bytes }
     }
 
     /// All of its bytes, when they are at most one chunk and have been read.

@@ -62,7 +62,8 @@ impl Engine {
 
     /// A value of at most one chunk as a whole, from a slower tier. A copy stays in the fastest, if that may have it.
     pub(crate) async fn fetch_value(&self, value: &Value, apart: &Arc<dyn Apart>) -> Lookup<Read> {
-        let owner = Owner { key: value.key.hash(), version: value.meta.version };
+        let Some((key, _)) = &value.slower else { return Lookup::Miss };
+        let owner = Owner { key: key.hash(), version: value.meta.version };
         let read = async {
             // Another reader may have had it kept since this one looked for it.
             if let Some(bytes) = self.kept(value) {
@@ -82,7 +83,8 @@ impl Engine {
 
     /// The bytes of a value that the fastest tier has got in the meantime.
     fn kept(&self, value: &Value) -> Option<Payload> {
-        match self.keeper(value)?.root(&value.key).now()? {
+        let (key, _) = value.slower.as_ref()?;
+        match self.keeper(value)?.root(key).now()? {
             Lookup::Hit(Root { meta, body: Body::Here(bytes) }) if meta.version == value.meta.version => {
                 Some(bytes)
             }
@@ -99,7 +101,8 @@ impl Engine {
 
     /// A copy that finds no room, or that a write has overtaken, is no loss.
     fn keep(&self, memory: &Arc<dyn Tier>, value: &Value, body: NewBody<'_>) {
-        let kept = || memory.commit(&value.key, &value.meta, body).now();
-        self.order.if_unchanged(&value.key, value.stamp, kept);
+        if let Some((key, stamp)) = &value.slower {
+            self.order.if_unchanged(key, *stamp, || memory.commit(key, &value.meta, body).now());
+        }
     }
 }
