@@ -181,6 +181,18 @@ pub struct PageRef {
     pub number: u64,
 }
 
+impl PageRef {
+    /// The name of a page as tiers store it: key hash, view, sequence and number, little-endian.
+    pub fn to_bytes(&self) -> [u8; 40] {
+        let mut name = [0; 40];
+        name[..16].copy_from_slice(&self.owner.key.0);
+        name[16..24].copy_from_slice(&self.owner.version.view.to_le_bytes());
+        name[24..32].copy_from_slice(&self.owner.version.sequence.to_le_bytes());
+        name[32..].copy_from_slice(&self.number.to_le_bytes());
+        name
+    }
+}
+
 /// A chunk that has arrived and is kept for a value that is not committed yet.
 pub struct Staged {
     /// Which chunk.

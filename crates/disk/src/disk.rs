@@ -24,9 +24,9 @@ use crate::sums::SumsCache;
 /// Bytes of records that may wait to be written.
 const WAITING: usize = 8 << 20;
 /// Room is given out in these.
-const PERMIT: usize = 1 << 10;
-/// Operations that may read into blocks of the device's at once.
-const ROOMS: usize = 64;
+pub(crate) const PERMIT: usize = 1 << 10;
+/// Bytes that may be with readers at once in other memory than the budget's buffers.
+const LENT: usize = 8 << 20;
 
 /// How far recovery has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,8 @@ pub(crate) struct Disk {
     pub(crate) sums: SumsCache,
     pub(crate) recovery: watch::Sender<Recovery>,
     pub(crate) buffers: Arc<dyn Buffers>,
-    pub(crate) rooms: Arc<Semaphore>,
+    /// Room for what is with readers outside of the budget's buffers.
+    pub(crate) lent: Arc<Semaphore>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Counters,
     /// What uploads may still be promised.
@@ -122,7 +123,7 @@ impl Disk {
             sums,
             recovery: watch::Sender::new(Recovery::Running(0)),
             buffers,
-            rooms: Arc::new(Semaphore::new(ROOMS)),
+            lent: Arc::new(Semaphore::new(LENT / PERMIT)),
             clock,
             counters: Counters::default(),
             promises: Arc::new(Semaphore::new(promises as usize)),

@@ -11,10 +11,11 @@ use elcache_core::payload::{Buffer, Filled, Payload};
 use elcache_core::tier::{Lookup, Refusal};
 use elcache_core::tree::{ChunkHasher, SUBTREE_SIZE};
 use elcache_core::value::{Metadata, Version};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
 use crate::directory::perform;
-use crate::disk::{Disk, off_thread};
+use crate::disk::{Disk, PERMIT, off_thread};
 use crate::format::check::Summer;
 use crate::format::extent::{self, Head};
 use crate::format::record::{self, Body, Extent, Kind, Record};
@@ -164,11 +165,12 @@ impl Disk {
     /// The head of an extent, and as much of its payload as was read with it.
     pub(crate) async fn read_head(&self, place: &Place, eager: u32) -> Result<(Head, Payload), Broken> {
         let len = place.head_len as usize + eager as usize;
+        let room = self.room(len).await?;
         let blocks = self.read_blocks(place, 0, len).await?;
         let head = Head::decode(&blocks, &self.directory.seeds, place.segment.number, place.offset)?;
         let at = place.head_len as usize;
         let here = (head.len.min(eager)) as usize;
-        let bytes = Bytes::from_owner(blocks).slice(at..at + here);
+        let bytes = Bytes::from_owner(Lent { bytes: blocks, _room: room }).slice(at..at + here);
         let summer = Summer::new(head.kind, &head.name, head.meta.version);
         if here > 0 {
             extent::verify([&bytes[..]].into_iter(), 0, &head.sums, summer)?;
@@ -237,10 +239,10 @@ impl Disk {
     /// a buffer within the budget.
     async fn read_some(&self, place: &Place, at: usize, len: usize) -> Result<Payload, Broken> {
         if len <= ROOM
-            && let Ok(_room) = self.rooms.try_acquire()
+            && let Ok(room) = Arc::clone(&self.lent).try_acquire_many_owned(len.div_ceil(PERMIT) as u32)
         {
             let blocks = self.read_blocks(place, at, len.next_multiple_of(BLOCK)).await?;
-            return Ok(Bytes::from_owner(blocks).slice(..len).into());
+            return Ok(Bytes::from_owner(Lent { bytes: blocks, _room: room }).slice(..len).into());
         }
         let buffer = self.buffer(len.next_multiple_of(BLOCK)).await?;
         let memory = Memory::of(Part::Buffer(buffer));
@@ -277,6 +279,15 @@ impl Disk {
         Broken::Gone
     }
 
+    /// Waits for room for so many bytes that a reader will hold outside of the budget's buffers.
+    pub(crate) async fn room(&self, len: usize) -> Result<OwnedSemaphorePermit, Broken> {
+        let room = Arc::clone(&self.lent).acquire_many_owned(len.div_ceil(PERMIT) as u32);
+        match timeout(self.config.patience, room).await {
+            Ok(Ok(room)) => Ok(room),
+            _ => Err(Broken::NoRoom),
+        }
+    }
+
     async fn buffer(&self, len: usize) -> Result<Box<dyn Buffer>, Broken> {
         let attempts = async {
             loop {
@@ -287,6 +298,18 @@ impl Disk {
             }
         };
         timeout(self.config.patience, attempts).await.map_err(|_| Broken::NoRoom)
+    }
+}
+
+/// Bytes with a reader, and the room that they take until it lets them go.
+pub(crate) struct Lent<T> {
+    pub(crate) bytes: T,
+    pub(crate) _room: OwnedSemaphorePermit,
+}
+
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Lent<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.as_ref()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the index knows records by.
 
 use elcache_core::key::Key;
-use elcache_core::tier::{ChunkRef, PageRef};
+use elcache_core::tier::ChunkRef;
 
 use crate::format::record::Kind;
 use crate::index::entry::Name;
@@ -17,16 +17,6 @@ pub(crate) fn of_key(key: &Key) -> Name {
 /// The name of a chunk.
 pub(crate) fn of_chunk(chunk: &ChunkRef) -> Name {
     short(&chunk.digest.0)
-}
-
-/// What a page's record bears as its name.
-pub(crate) fn page_record(page: &PageRef) -> [u8; 40] {
-    let mut name = [0; 40];
-    name[..16].copy_from_slice(&page.owner.key.0);
-    name[16..24].copy_from_slice(&page.owner.version.view.to_le_bytes());
-    name[24..32].copy_from_slice(&page.owner.version.sequence.to_le_bytes());
-    name[32..].copy_from_slice(&page.number.to_le_bytes());
-    name
 }
 
 /// What the index knows a record of this kind and name by.

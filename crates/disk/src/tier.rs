@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use crate::config::DiskConfig;
 use crate::directory::{Directory, DirectoryError, Lock, perform};
 use crate::disk::{Disk, NotYet, Parts, Recovery, is_value};
-use crate::extents::{Arriving, Broken, Place, Source, answer};
+use crate::extents::{Arriving, Broken, Lent, Place, Source, answer};
 use crate::format::MAX_PACKED;
 use crate::format::extent::Head;
 use crate::format::record::{self, Body, Kind, Record};
@@ -239,6 +239,7 @@ impl Disk {
     async fn read_record(&self, entry: &Entry, kinds: &[Kind], name: &[u8]) -> Result<Record, Broken> {
         let InFile::Small { offset, len } = entry.place.file else { return Err(Broken::Damaged) };
         let segment = self.segment(entry).ok_or(Broken::Gone)?;
+        let room = self.room(len as usize).await?;
         let memory = Memory::of(MemoryPart::Blocks(self.device.room(len as usize)));
         self.counters.read.fetch_add(u64::from(len), Ordering::Relaxed);
         let read = perform(&*self.device, &segment.log, Action::Read, offset, memory).await;
@@ -247,13 +248,14 @@ impl Disk {
             return Err(Broken::Gone);
         };
         // A copy, so that the device's blocks are free at once.
-        let bytes = Bytes::copy_from_slice(blocks.get(..count.min(len as usize)).unwrap_or_default());
+        let bytes = blocks.get(..count.min(len as usize)).unwrap_or_default().to_vec();
+        let bytes = Bytes::from_owner(Lent { bytes, _room: room });
         let record = Record::decode(&bytes, &self.directory.seeds, segment.number, offset)?;
         if kinds.contains(&record.kind) && record.name == name { Ok(record) } else { Err(Broken::Damaged) }
     }
 
     async fn find_page(self: &Arc<Self>, page: &PageRef) -> Lookup<Payload> {
-        let bears = name::page_record(page);
+        let bears = page.to_bytes();
         let name = name::of_record(Kind::Page, &bears);
         let entry = match self.look_up(&name).await {
             Ok(Some(entry)) if entry.kind == Known::Page => entry,
@@ -438,7 +440,7 @@ impl Disk {
         digests: Payload,
         now_ms: u64,
     ) -> Result<(), Refusal> {
-        let bears = name::page_record(page);
+        let bears = page.to_bytes();
         let name = name::of_record(Kind::Page, &bears);
         let meta = Metadata::new(digests.len() as u64, Digest([0; 32]), page.owner.version, now_ms);
         self.put_record(Kind::Page, &bears, name, &meta, digests, &[]).await
@@ -634,7 +636,7 @@ impl Tier for DiskTier {
     fn lacks(&self, leaving: Leaving<'_>) -> bool {
         let name = match leaving {
             Leaving::Value(key) => name::of_record(Kind::Value, key),
-            Leaving::Page(page) => name::of_record(Kind::Page, &name::page_record(&page)),
+            Leaving::Page(page) => name::of_record(Kind::Page, &page.to_bytes()),
             Leaving::Chunk(digest) => name::of_record(Kind::Chunk, &digest.0),
         };
         matches!(self.disk.look_up_now(&name), Some(None))

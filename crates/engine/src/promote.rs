@@ -20,8 +20,8 @@ impl Engine {
         let Some(memory) = self.keeper(value) else { return };
         let inline = value.inline().map(Payload::to_contiguous);
         match &inline {
-            Some(bytes) => self.keep(memory, value, NewBody::Borrowed(bytes)),
-            None if value.owner().is_some() => self.keep(memory, value, NewBody::Elsewhere),
+            Some(bytes) => self.keep(memory, value, || Some(NewBody::Borrowed(bytes))),
+            None if value.owner().is_some() => self.keep(memory, value, || Some(NewBody::Elsewhere)),
             None => {}
         }
     }
@@ -69,14 +69,25 @@ impl Engine {
             if let Some(bytes) = self.kept(value) {
                 return Lookup::Hit(Read { bytes, tier: value.tier });
             }
-            let whole = apart.read_whole().get().await;
-            whole.map(|data| {
-                let bytes = data.payload();
-                if let Some(memory) = self.keeper(value) {
-                    self.keep(memory, value, NewBody::Filled(data));
-                }
-                Read { bytes, tier: value.tier }
-            })
+            let mut data = match apart.read_whole().get().await {
+                Lookup::Hit(data) => Some(data),
+                Lookup::Miss => return Lookup::Miss,
+                Lookup::Busy => return Lookup::Busy,
+            };
+            if let Some(memory) = self.keeper(value) {
+                // The buffer goes as it is: nobody shares it.
+                self.keep(memory, value, || data.take().map(NewBody::Filled));
+            }
+            let bytes = data.map(|data| data.payload()).or_else(|| self.kept(value));
+            match bytes {
+                Some(bytes) => Lookup::Hit(Read { bytes, tier: value.tier }),
+                // There was no room to keep it, and it went with the attempt.
+                None => apart
+                    .read_whole()
+                    .get()
+                    .await
+                    .map(|data| Read { bytes: data.payload(), tier: value.tier }),
+            }
         };
         self.flights.join(Target::Value(owner), read).await
     }
@@ -100,9 +111,11 @@ impl Engine {
     }
 
     /// A copy that finds no room, or that a write has overtaken, is no loss.
-    fn keep(&self, memory: &Arc<dyn Tier>, value: &Value, body: NewBody<'_>) {
+    fn keep<'a>(&self, memory: &Arc<dyn Tier>, value: &Value, body: impl FnOnce() -> Option<NewBody<'a>>) {
         if let Some((key, stamp)) = &value.slower {
-            self.order.if_unchanged(key, *stamp, || memory.commit(key, &value.meta, body).now());
+            self.order.if_unchanged(key, *stamp, || {
+                body().and_then(|body| memory.commit(key, &value.meta, body).now())
+            });
         }
     }
 }

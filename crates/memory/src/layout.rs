@@ -265,16 +265,6 @@ pub(crate) fn chunk_name(chunk: &ChunkRef) -> [u8; 32] {
     chunk.digest.0
 }
 
-/// The name of a page's record.
-pub(crate) fn page_name(page: &PageRef) -> [u8; 40] {
-    let mut name = [0; 40];
-    name[..16].copy_from_slice(&page.owner.key.0);
-    name[16..24].copy_from_slice(&page.owner.version.view.to_le_bytes());
-    name[24..32].copy_from_slice(&page.owner.version.sequence.to_le_bytes());
-    name[32..].copy_from_slice(&page.number.to_le_bytes());
-    name
-}
-
 /// The page of a page's name.
 pub(crate) fn page_ref(name: &[u8]) -> Option<PageRef> {
     let number = u64::from_le_bytes(*name.last_chunk()?);
@@ -347,7 +337,7 @@ mod tests {
     #[test]
     fn page_names_carry_their_owner() {
         let owner = Owner { key: KeyHash([9; 16]), version: Version { view: 3, sequence: 4 } };
-        let name = page_name(&PageRef { owner, number: 5 });
+        let name = PageRef { owner, number: 5 }.to_bytes();
         assert_eq!(page_owner(&name), Some(owner));
         assert_eq!(page_owner(&name[..20]), None);
     }

@@ -209,7 +209,7 @@ impl Store {
 
     /// Stores a page for a value.
     pub(crate) fn put_page(&self, page: &PageRef, digests: &[u8]) -> Result<(), NoRoom> {
-        let bytes = layout::page_name(page);
+        let bytes = page.to_bytes();
         let head = layout::encode_plain(Kind::Page, &bytes);
         self.put(Kind::Page, &bytes, &[&head, digests], None, None)
     }
@@ -228,7 +228,7 @@ impl Store {
     pub(crate) fn drop_value(&self, owner: Owner, size: u64) {
         self.values.close(owner);
         for number in 0..tree::page_count(size) {
-            let bytes = layout::page_name(&PageRef { owner, number });
+            let bytes = PageRef { owner, number }.to_bytes();
             let Some(page) = self.get_owned(Kind::Page, &bytes) else { continue };
             let digests = page.content().get(layout::plain_body_at(page.content())..).unwrap_or_default();
             self.drop_chunks(digests, owner);

@@ -349,7 +349,7 @@ impl Tier for MemoryTier {
     }
 
     fn page(&self, page: &PageRef) -> Reply<'_, Lookup<Payload>> {
-        Reply::Ready(self.find_plain(Kind::Page, &layout::page_name(page), 0, usize::MAX))
+        Reply::Ready(self.find_plain(Kind::Page, &page.to_bytes(), 0, usize::MAX))
     }
 
     fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Part>> {
