@@ -65,6 +65,12 @@ impl Payload {
         self.add(Piece { bytes, file: Some((file, before)) });
     }
 
+    /// Adds the pieces of another at the end.
+    pub fn append(&mut self, other: Self) {
+        self.add(other.first);
+        other.rest.into_iter().for_each(|piece| self.add(piece));
+    }
+
     fn add(&mut self, piece: Piece) {
         if piece.bytes.is_empty() {
             return;

@@ -1,6 +1,7 @@
 //! Extents: large payloads, written and read past the page cache, verified block by block.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,6 +28,8 @@ use crate::segment::{Pin, Segment};
 
 /// Up to this length ranges are read into blocks of the device's.
 const ROOM: usize = 128 << 10;
+/// Longer ones are read in pieces of this length, a multiple of the block size, where there is memory for all of them at once.
+const PIECE: usize = 128 << 10;
 /// How long to wait before asking again for memory.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -179,23 +182,57 @@ impl Disk {
     }
 
     /// The bytes `from..to` of a payload of `len` bytes.
-    pub(crate) async fn read_range(&self, payload: &Source, from: u32, to: u32) -> Result<Payload, Broken> {
+    pub(crate) async fn read_range(
+        self: &Arc<Self>,
+        payload: &Source,
+        from: u32,
+        to: u32,
+    ) -> Result<Payload, Broken> {
         let to = to.min(payload.len);
         if from >= to {
             return Ok(Payload::new());
         }
-        let first = from as usize / BLOCK;
-        let end = (to as usize).next_multiple_of(BLOCK);
-        let (start, wanted) = (first * BLOCK, (payload.len as usize).min(end) - first * BLOCK);
-        let at = payload.place.head_len as usize + start;
-        let (bytes, sums) = tokio::join!(self.read_some(&payload.place, at, wanted), self.sums_of(payload));
-        let (bytes, sums, summer) = (bytes?, sums?, payload.summer);
-        let checked = bytes.clone();
-        let verified = off_thread(wanted, move || {
-            extent::verify(checked.pieces().map(|piece| &piece[..]), first as u32, &sums, summer)
-        });
-        verified.await.ok_or(Broken::Gone)??;
+        let start = from as usize / BLOCK * BLOCK;
+        let end = (payload.len as usize).min((to as usize).next_multiple_of(BLOCK));
+        let bytes = match self.buffers_for(start..end) {
+            Some(buffers) => self.read_pieces(payload, start..end, buffers).await?,
+            None => {
+                let at = payload.place.head_len as usize + start;
+                let read = self.read_some(&payload.place, at, end - start);
+                let (bytes, sums) = tokio::join!(read, self.sums_of(payload));
+                verified(bytes?, start, sums?, payload.summer).await?
+            }
+        };
         Ok(bytes.slice(from as usize - start, to as usize - start))
+    }
+
+    /// A buffer for each piece of a part that is read in pieces. All or none: readers that wait with some could wait for
+    /// each other.
+    fn buffers_for(&self, part: Range<usize>) -> Option<Vec<Box<dyn Buffer>>> {
+        let buffer = |piece: Range<usize>| self.buffers.buffer(piece.len().next_multiple_of(BLOCK));
+        if part.len() > PIECE { pieces(part).map(buffer).collect() } else { None }
+    }
+
+    /// A part of a payload by several reads at once: what has arrived is verified while the rest is read.
+    async fn read_pieces(
+        self: &Arc<Self>,
+        payload: &Source,
+        part: Range<usize>,
+        buffers: Vec<Box<dyn Buffer>>,
+    ) -> Result<Payload, Broken> {
+        let read = |(piece, buffer): (Range<usize>, _)| {
+            let (disk, place) = (Arc::clone(self), payload.place.clone());
+            let at = place.head_len as usize + piece.start;
+            tokio::spawn(async move { disk.read_into(buffer, &place, at, piece.len()).await })
+        };
+        let reads: Vec<_> = pieces(part.clone()).zip(buffers).map(read).collect();
+        let sums = self.sums_of(payload).await?;
+        let mut whole = Payload::new();
+        for (piece, read) in pieces(part).zip(reads) {
+            let bytes = read.await.map_err(|_| Broken::Gone)??;
+            whole.append(verified(bytes, piece.start, Arc::clone(&sums), payload.summer).await?);
+        }
+        Ok(whole)
     }
 
     /// A whole payload in a buffer of its own. What is read with it is its block of sums.
@@ -245,6 +282,16 @@ impl Disk {
             return Ok(Bytes::from_owner(Lent { bytes: blocks, _room: room }).slice(..len).into());
         }
         let buffer = self.buffer(len.next_multiple_of(BLOCK)).await?;
+        self.read_into(buffer, place, at, len).await
+    }
+
+    async fn read_into(
+        &self,
+        buffer: Box<dyn Buffer>,
+        place: &Place,
+        at: usize,
+        len: usize,
+    ) -> Result<Payload, Broken> {
         let memory = Memory::of(Part::Buffer(buffer));
         let (count, memory) = self.read(place, place.offset + at as u64, memory).await?;
         let Some(Part::Buffer(mut buffer)) = memory.parts.into_iter().next() else {
@@ -361,6 +408,21 @@ pub(crate) fn answer<T>(disk: &Disk, name: &Name, entry: &Entry, read: Result<T,
         Err(Broken::Gone) => Lookup::Miss,
         Err(Broken::NoRoom) => Lookup::Busy,
     }
+}
+
+/// The pieces in which a part of a payload is read.
+fn pieces(part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    part.clone().step_by(PIECE).map(move |start| start..part.end.min(start + PIECE))
+}
+
+/// Bytes that begin at offset `start` of a payload, a multiple of the block size, if they are what was written.
+async fn verified(bytes: Payload, start: usize, sums: Arc<[u32]>, summer: Summer) -> Result<Payload, Broken> {
+    let len = bytes.len();
+    let verify = move || {
+        let first = (start / BLOCK) as u32;
+        extent::verify(bytes.pieces().map(|piece| &piece[..]), first, &sums, summer).map(|()| bytes)
+    };
+    Ok(off_thread(len, verify).await.ok_or(Broken::Gone)??)
 }
 
 /// The sums at the end of a block.

@@ -301,7 +301,7 @@ impl Disk {
         }
     }
 
-    async fn read_chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Lookup<Part> {
+    async fn read_chunk(self: &Arc<Self>, chunk: &ChunkRef, from: u32, to: u32) -> Lookup<Part> {
         let (name, entry, source) = match self.find_chunk(chunk).await {
             Lookup::Hit(found) => found,
             Lookup::Miss => return Lookup::Miss,
