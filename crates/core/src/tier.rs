@@ -183,7 +183,7 @@ pub struct PageRef {
 
 impl PageRef {
     /// The name of a page as tiers store it: key hash, view, sequence and number, little-endian.
-    pub fn to_bytes(&self) -> [u8; 40] {
+    pub fn to_bytes(self) -> [u8; 40] {
         let mut name = [0; 40];
         name[..16].copy_from_slice(&self.owner.key.0);
         name[16..24].copy_from_slice(&self.owner.version.view.to_le_bytes());

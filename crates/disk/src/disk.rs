@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use elcache_core::clock::Clock;
 use elcache_core::payload::Buffers;
@@ -82,6 +82,8 @@ pub(crate) struct Disk {
     pub(crate) buffers: Arc<dyn Buffers>,
     /// Room for what is with readers outside of the budget's buffers.
     pub(crate) lent: Arc<Semaphore>,
+    /// Ranges of payloads that are being read.
+    pub(crate) reading: AtomicUsize,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) counters: Counters,
     /// What uploads may still be promised.
@@ -124,6 +126,7 @@ impl Disk {
             recovery: watch::Sender::new(Recovery::Running(0)),
             buffers,
             lent: Arc::new(Semaphore::new(LENT / PERMIT)),
+            reading: AtomicUsize::new(0),
             clock,
             counters: Counters::default(),
             promises: Arc::new(Semaphore::new(promises as usize)),

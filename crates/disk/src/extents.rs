@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,8 +28,10 @@ use crate::segment::{Pin, Segment};
 
 /// Up to this length ranges are read into blocks of the device's.
 const ROOM: usize = 128 << 10;
-/// Longer ones are read in pieces of this length, a multiple of the block size, where there is memory for all of them at once.
+/// Longer ones are read in pieces of this length, a multiple of the block size, where the device has time for that.
 const PIECE: usize = 128 << 10;
+/// As many ranges may be read at once for that: more of them overlap one another anyway.
+const FEW: usize = 4;
 /// How long to wait before asking again for memory.
 const RETRY: Duration = Duration::from_millis(5);
 
@@ -192,6 +194,7 @@ impl Disk {
         if from >= to {
             return Ok(Payload::new());
         }
+        let _counted = Counted::new(&self.reading);
         let start = from as usize / BLOCK * BLOCK;
         let end = (payload.len as usize).min((to as usize).next_multiple_of(BLOCK));
         let bytes = match self.buffers_for(start..end) {
@@ -210,7 +213,8 @@ impl Disk {
     /// each other.
     fn buffers_for(&self, part: Range<usize>) -> Option<Vec<Box<dyn Buffer>>> {
         let buffer = |piece: Range<usize>| self.buffers.buffer(piece.len().next_multiple_of(BLOCK));
-        if part.len() > PIECE { pieces(part).map(buffer).collect() } else { None }
+        let in_pieces = part.len() > PIECE && self.reading.load(Ordering::Relaxed) <= FEW;
+        if in_pieces { pieces(part).map(buffer).collect() } else { None }
     }
 
     /// A part of a payload by several reads at once: what has arrived is verified while the rest is read.
@@ -357,6 +361,22 @@ pub(crate) struct Lent<T> {
 impl<T: AsRef<[u8]>> AsRef<[u8]> for Lent<T> {
     fn as_ref(&self) -> &[u8] {
         self.bytes.as_ref()
+    }
+}
+
+/// Counts itself for as long as it is there.
+struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
