@@ -8,6 +8,8 @@
 //! - `disk`: a directory at work: records are appended and found. `extents`: large payloads, written and read.
 //! - `log`: the open segments as plain state. `writer`: the task that writes their batches.
 //! - `space`: segments are opened and freed. `segment`: all segments that can be read.
+//! - `reclaim`: the task that frees the oldest segments, and first saves what is in use. `walk`: a way through a log.
+//! - `tally`: names that are held: records on their way, and chunks of unfinished uploads.
 //! - `recovery`: the index from what is on the disk.
 //! - `directory`: whose directory it is, and its lock. `name`, `sums`: names in the index; sums of extents, cached.
 //! - `format`: what stands on the disk, as functions between bytes and types.
@@ -28,13 +30,16 @@ mod index;
 pub mod io;
 mod log;
 mod name;
+mod reclaim;
 mod recovery;
 mod segment;
 mod space;
 mod sums;
+mod tally;
 #[cfg(test)]
 mod tests;
 pub mod tier;
+mod walk;
 mod writer;
 
 pub use config::{DiskConfig, Durability};

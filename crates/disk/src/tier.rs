@@ -12,8 +12,8 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
 use elcache_core::tier::{
-    Apart, Body as RootBody, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef,
-    Part, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
+    Above, Apart, Body as RootBody, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, Owner,
+    PageRef, Part, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
@@ -31,9 +31,9 @@ use crate::index::entry::{Entry, HOT, InFile, Kind as Known, Name};
 use crate::index::sweep::{Cursor, Sweep};
 use crate::io::{Action, Device, Memory, Part as MemoryPart};
 use crate::name;
-use crate::segment::Pin;
 use crate::sums::SumsCache;
-use crate::{recovery, writer};
+use crate::tally::Held;
+use crate::{reclaim, recovery, writer};
 
 /// How often the keeper looks around.
 const ROUND: Duration = Duration::from_millis(100);
@@ -50,8 +50,8 @@ pub(crate) const PROMISE: u64 = 1 << 20;
 pub struct DiskTier {
     disk: Arc<Disk>,
     writer: parking_lot::Mutex<Option<JoinHandle<()>>>,
-    recovery: JoinHandle<()>,
-    keeper: JoinHandle<()>,
+    /// What goes on beside: recovery, reclaiming, keeping house.
+    tasks: [JoinHandle<()>; 3],
 }
 
 /// What a disk tier is made of.
@@ -85,11 +85,19 @@ impl DiskTier {
             |_| DirectoryError::Io("its index finds no memory", std::io::ErrorKind::OutOfMemory.into());
         let index = Index::new(random(), &budget).map_err(no_memory)?;
         let sums = SumsCache::new(&budget);
-        let disk = Disk::new(Parts { config, device, directory, lock, index, sums, buffers, clock });
+        let disk = Disk::new(Parts { config, device, directory, lock, index, sums, budget, buffers, clock });
         let writer = tokio::spawn(writer::write_batches(Arc::clone(&disk)));
-        let recovery = tokio::spawn(recovery::recover(Arc::clone(&disk)));
-        let keeper = tokio::spawn(keep_house(Arc::clone(&disk)));
-        Ok(Arc::new(Self { disk, writer: parking_lot::Mutex::new(Some(writer)), recovery, keeper }))
+        let tasks = [
+            tokio::spawn(recovery::recover(Arc::clone(&disk))),
+            tokio::spawn(reclaim::reclaim(Arc::clone(&disk))),
+            tokio::spawn(keep_house(Arc::clone(&disk))),
+        ];
+        Ok(Arc::new(Self { disk, writer: parking_lot::Mutex::new(Some(writer)), tasks }))
+    }
+
+    /// Connects a faster tier: what that has is in use. The first one counts.
+    pub fn set_above(&self, above: Arc<dyn Above>) {
+        let _ = self.disk.above.set(above);
     }
 
     /// What the directory calls the node.
@@ -132,8 +140,7 @@ impl DiskTier {
     pub async fn close(&self) {
         let writer = self.writer.lock().take();
         let Some(writer) = writer else { return };
-        self.keeper.abort();
-        self.recovery.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.disk.recovery.send_if_modified(|state| {
             let ended = !matches!(state, Recovery::Running(_));
             *state = if ended { *state } else { Recovery::Failed };
@@ -149,25 +156,21 @@ impl DiskTier {
 
 impl Drop for DiskTier {
     fn drop(&mut self) {
-        self.recovery.abort();
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.writer.lock().take().inspect(JoinHandle::abort);
         // Whoever still writes hears that it has failed, and lets go of the directory.
         self.disk.state.lock().abandon_all();
     }
 }
 
-/// Frees what is over the high watermark, and finds what has expired.
+/// Finds what has expired, and forgets what has been freed.
 async fn keep_house(disk: Arc<Disk>) {
     let mut cursor = Cursor::default();
     loop {
         tokio::time::sleep(ROUND).await;
-        // Before that it is not known which segment is the lowest.
         if *disk.recovery.borrow() != Recovery::Done {
             continue;
         }
-        let high = disk.config.max_bytes as f64 * disk.config.high_watermark;
-        while disk.segments.bytes() as f64 > high && disk.free_lowest().await == Ok(true) {}
         let now_s = u32::try_from(disk.clock.now_ms() / 1000).unwrap_or(u32::MAX);
         let sweep = Sweep { nodes: SWEEP, now_s, drop_tombstones: false };
         disk.index
@@ -345,14 +348,18 @@ impl Disk {
         let subtrees = data.subtrees().to_vec();
         let payload = data.payload();
         drop(data);
-        let pin = self.write_chunk(&chunk, payload, subtrees).await?;
+        // From now on reclaiming keeps it.
+        let pin = self.pins.hold(&name::of_chunk(&chunk));
+        self.write_chunk(&chunk, payload, subtrees).await?;
         Ok(Staged { chunk, hold: Box::new(pin) })
     }
 
-    async fn share(&self, chunk: &ChunkRef) -> Option<Pin> {
+    /// Counts on a chunk that is here already, unless that is among the oldest: it would soon have to be written again.
+    async fn share(&self, chunk: &ChunkRef) -> Option<Held> {
+        let pin = self.pins.hold(&name::of_chunk(chunk));
         let Lookup::Hit((name, entry, source)) = self.find_chunk(chunk).await else { return None };
-        let pin = Pin::new(&source.place.segment);
-        if self.segments.is_old(entry.place.segment) || self.segments.get(entry.place.segment).is_none() {
+        let condemned = self.condemned.load(Ordering::Acquire);
+        if entry.place.segment <= condemned || self.segments.is_old(entry.place.segment) {
             return None;
         }
         // The index knows half of the digest, the head all of it.
@@ -386,6 +393,10 @@ impl Disk {
                     .await
             }
             NewBody::Chunks { staged, pages } => {
+                if !staged.iter().all(|staged| self.has(&staged.chunk)) {
+                    // One has turned out to be damaged, or could not be written again when its segment went.
+                    return Err(Refusal::Failed);
+                }
                 self.put_pages(key, meta, &pages).await?;
                 let root = self
                     .put_record(Kind::Root, key.as_bytes(), name::of_key(key), meta, Payload::new(), &[])
@@ -395,6 +406,10 @@ impl Disk {
             }
             NewBody::Elsewhere => Err(Refusal::Failed),
         }
+    }
+
+    fn has(&self, chunk: &ChunkRef) -> bool {
+        self.index.get(&name::of_chunk(chunk)).is_some_and(|entry| entry.kind == Known::Chunk)
     }
 
     /// Writes what a faster tier has evicted.
@@ -411,7 +426,7 @@ impl Disk {
                 self.put_record(Kind::Root, key.as_bytes(), name::of_key(&key), &meta, nothing, &[]).await
             }
             Evicted::Page(page, digests) => self.put_page(&page, digests, self.clock.now_ms()).await,
-            Evicted::Chunk(chunk, body) => self.write_chunk(&chunk, body, Vec::new()).await.map(drop),
+            Evicted::Chunk(chunk, body) => self.write_chunk(&chunk, body, Vec::new()).await,
         }
     }
 
@@ -420,7 +435,7 @@ impl Disk {
         chunk: &ChunkRef,
         payload: Payload,
         subtrees: Vec<Digest>,
-    ) -> Result<Pin, Refusal> {
+    ) -> Result<(), Refusal> {
         let start = chunk.number * CHUNK_SIZE;
         let arriving = Arriving {
             kind: Kind::Chunk,
@@ -469,11 +484,11 @@ impl Disk {
         if packed || payload.is_empty() {
             let body = Body::Packed(payload.to_contiguous());
             let record = Record { kind, name, meta: meta.clone(), body };
-            return self.append(&[(hash, record)]).await;
+            return self.append(hash, &record).await;
         }
         let subtrees = subtrees.to_vec();
         let arriving = Arriving { kind, name, hash, meta: meta.clone(), payload, subtrees, number: 0 };
-        self.write_extent(arriving).await.map(drop)
+        self.write_extent(arriving).await
     }
 
     async fn delete(self: &Arc<Self>, key: &Key) -> Result<bool, Refusal> {
@@ -488,7 +503,7 @@ impl Disk {
         let meta = Metadata::new(0, Digest([0; 32]), version, self.clock.now_ms());
         let name = Bytes::copy_from_slice(key.as_bytes());
         let record = Record { kind: Kind::Tombstone, name, meta, body: Body::Packed(Bytes::new()) };
-        self.append(&[(hash, record)]).await?;
+        self.append(hash, &record).await?;
         Ok(is_value(&entry))
     }
 

@@ -425,7 +425,7 @@ impl Store {
     /// A root or page of which chunks are here is not evicted before them.
     fn pinned(&self, kind: Kind, content: &[u8]) -> bool {
         let owner = match (kind, layout::name_of(content)) {
-            (Kind::Page, Some((_, name))) => layout::page_owner(name),
+            (Kind::Page, Some((_, name))) => PageRef::from_bytes(name).map(|page| page.owner),
             (Kind::Root, Some((_, key))) => Key::new(key.to_vec())
                 .ok()
                 .and_then(|key| layout::root_owner(content, key.hash()))
@@ -452,7 +452,7 @@ fn evicted(record: OwnedRef) -> Option<Evicted> {
             layout::decode_value(content, 0).map(|(meta, _)| meta)?,
         ),
         Kind::Page => {
-            let page = layout::page_ref(name)?;
+            let page = PageRef::from_bytes(name)?;
             let body_at = layout::plain_body_at(content);
             Evicted::Page(page, record.body(body_at, 0, usize::MAX))
         }
