@@ -296,6 +296,8 @@ pub struct DeviceUsage {
     pub stored_bytes: u64,
     /// Bytes that it wrote for them.
     pub written_bytes: u64,
+    /// Bytes of these that were there before, and were written again because they are in use.
+    pub rewritten_bytes: u64,
     /// Bytes that it read, heads and sums included.
     pub read_bytes: u64,
     /// Operations that failed.

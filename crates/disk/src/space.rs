@@ -130,6 +130,8 @@ impl Disk {
         state.reserved = reserved;
         let resume = Resume { log_tail: LOG_START, ..Resume::default() };
         state.current = Some(Open::new(segment, resume));
+        drop(state);
+        self.reclaim.notify_one();
         Ok(())
     }
 

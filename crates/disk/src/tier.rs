@@ -119,6 +119,7 @@ impl DiskTier {
             engine: self.disk.device.name(),
             stored_bytes: of(&counters.stored),
             written_bytes: of(&counters.written),
+            rewritten_bytes: of(&counters.rewritten),
             read_bytes: of(&counters.read),
             io_errors: of(&counters.failed),
             damaged: of(&counters.damaged),

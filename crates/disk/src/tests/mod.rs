@@ -6,6 +6,7 @@ mod faults;
 mod flips;
 mod golden;
 mod model;
+mod reclaim;
 mod refused;
 mod small;
 mod support;
