@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use elcache_core::budget::Budget;
 use elcache_core::clock::Clock;
@@ -97,7 +97,7 @@ pub(crate) struct Disk {
     /// Chunks that unfinished uploads count on: reclaiming never lets go of these.
     pub(crate) pins: Arc<Tally>,
     /// A faster tier, once it is known: what it has is in use.
-    pub(crate) above: OnceLock<Arc<dyn Above>>,
+    pub(crate) above: OnceLock<Weak<dyn Above>>,
     pub(crate) budget: Arc<Budget>,
     /// What the next segment is called when there is none.
     pub(crate) next_number: AtomicU32,

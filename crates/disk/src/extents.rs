@@ -455,6 +455,8 @@ pub(crate) enum Broken {
     Damaged,
     /// The device failed, or the segment has been freed.
     Gone,
+    /// What is there is something else.
+    Absent,
     /// There is no memory at the moment.
     NoRoom,
 }
@@ -473,7 +475,7 @@ pub(crate) fn answer<T>(disk: &Disk, name: &Name, entry: &Entry, read: Result<T,
             disk.bury(name, entry);
             Lookup::Miss
         }
-        Err(Broken::Gone) => Lookup::Miss,
+        Err(Broken::Gone | Broken::Absent) => Lookup::Miss,
         Err(Broken::NoRoom) => Lookup::Busy,
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! # Layout
 //! - [`tier`]: the tier as the coordinator sees it: values, chunks, pages, uploads.
-//! - `disk`: a directory at work: records are appended and found. `extents`: large payloads, written and read.
+//! - `disk`: a directory at work: records are appended. `find`: from a name to what is under it. `extents`: large payloads, written
+//!   and read.
 //! - `log`: the open segments as plain state. `writer`: the task that writes their batches.
 //! - `space`: segments are opened and freed. `segment`: all segments that can be read.
 //! - `reclaim`: the task that frees the oldest segments, and first saves what is in use. `walk`: a way through a log.
@@ -25,6 +26,7 @@ pub mod config;
 mod directory;
 mod disk;
 mod extents;
+mod find;
 mod format;
 mod index;
 pub mod io;

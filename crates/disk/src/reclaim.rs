@@ -5,8 +5,8 @@
 //! segment once more. A copy must not come behind a newer record of its name: whether there is one, and the appending itself,
 //! are one step under the lock of the log.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use elcache_core::digest::Digest;
@@ -29,6 +29,8 @@ const ROUND: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(10);
 /// And after a round through all segments that won nothing.
 const LONG_PAUSE: Duration = Duration::from_millis(500);
+/// A segment that wins less than this part of itself was in vain.
+const GAIN: u64 = 16;
 /// More segments than this are too many files: space may have been given back within them, but they are there.
 const SEGMENTS_MAX: usize = 1024;
 /// Bytes of copies that wait to be written.
@@ -99,8 +101,8 @@ pub(crate) async fn reclaim(disk: Arc<Disk>) {
         let _ = timeout(ROUND, disk.reclaim.notified()).await;
         while disk.has_too_much(&mut over).await {
             match disk.free_lowest(&mut credit).await {
-                Some(gain) if gain > 0 => in_vain = 0,
-                Some(_) => in_vain += 1,
+                Some(true) => in_vain = 0,
+                Some(false) => in_vain += 1,
                 None => sleep(PAUSE).await,
             }
             if in_vain > disk.segments.count() {
@@ -141,8 +143,8 @@ impl Disk {
         !relaxed
     }
 
-    /// Frees the oldest segment: how many bytes that has won. `None` when it cannot go now.
-    async fn free_lowest(self: &Arc<Self>, credit: &mut Credit) -> Option<u64> {
+    /// Frees the oldest segment: whether that has won any space to speak of. `None` when it cannot go now.
+    async fn free_lowest(self: &Arc<Self>, credit: &mut Credit) -> Option<bool> {
         let tight = self.index.is_tight();
         let segment = self.segments.lowest()?;
         let rewritten = self.counters.rewritten.load(Ordering::Relaxed);
@@ -172,7 +174,7 @@ impl Disk {
         }
         self.free(&segment).await.ok()?;
         let rewritten = self.counters.rewritten.load(Ordering::Relaxed) - rewritten;
-        Some(segment.bytes().saturating_sub(rewritten))
+        Some(segment.bytes().saturating_sub(rewritten) > segment.bytes() / GAIN)
     }
 
     /// Writes again what is wanted of a segment.
@@ -225,7 +227,7 @@ impl Disk {
 
     /// Whether a faster tier has what the record is of.
     fn is_above(&self, record: &Record) -> bool {
-        let Some(above) = self.above.get() else { return false };
+        let Some(above) = self.above.get().and_then(Weak::upgrade) else { return false };
         match record.kind {
             Kind::Value | Kind::Root => above.holds(Leaving::Value(&record.name)),
             Kind::Page => {
@@ -268,7 +270,7 @@ impl Disk {
                 match self.read_extent(entry).await {
                     Ok((head, blocks)) => self.write_copy(name, entry, head, blocks).await?,
                     Err(Broken::Damaged) => self.bury(name, entry),
-                    Err(Broken::Gone | Broken::NoRoom) => {}
+                    Err(Broken::Gone | Broken::Absent | Broken::NoRoom) => {}
                 }
             }
         }

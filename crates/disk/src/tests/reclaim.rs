@@ -15,6 +15,7 @@ const MAX_BYTES: u64 = 16 << 20;
 fn world(change: impl FnOnce(&mut DiskConfig)) -> World {
     World::with(|config| {
         config.max_bytes = MAX_BYTES;
+        (config.high_watermark, config.low_watermark) = (0.75, 0.7);
         change(config);
     })
 }
@@ -43,14 +44,15 @@ async fn fill(tier: &DiskTier, world: &World, times: f64, sequence: &mut u64) {
     let mut dice = Dice::new(*sequence);
     while tier.report().stored_bytes < end {
         *sequence += 1;
-        let shape = if *sequence % 3 == 0 {
+        let shape = if sequence.is_multiple_of(3) {
             Shape::Filled(90_000)
         } else {
             Shape::Borrowed(dice.below(30_000) as usize)
         };
         let value = Value::new(&key(&format!("filler {sequence}")), *sequence, shape);
         assert_eq!(value.put(tier, &world.arena).await, Ok(()));
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        // Reclaiming keeps up.
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -141,7 +143,8 @@ async fn what_a_faster_tier_has_stays_for_the_next_start() {
     let world = world(|_| ());
     let sim = Arc::new(Sim::new(4));
     let tier = world.open(&sim).await;
-    tier.set_above(Arc::new(Everything));
+    let above: Arc<dyn Above> = Arc::new(Everything);
+    tier.set_above(&above);
     let hot = put_some(&tier, &world, "hot", 1000).await;
     let cold = put_some(&tier, &world, "cold", 2000).await;
     let mut sequence = 10_000;
