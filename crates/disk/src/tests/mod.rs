@@ -10,3 +10,4 @@ mod reclaim;
 mod refused;
 mod small;
 mod support;
+mod traces;
