@@ -107,7 +107,7 @@ soak: ## the tests named soak_*, in release
 traces: ## hit ratios of both tiers on the traces in ELCACHE_TRACES (../shared/traces)
 	$(call say,hit ratios on the traces in $(ELCACHE_TRACES))
 	@cargo run --release $(LOCKED) -p elcache-memory --example traces
-	@cargo test --release --quiet $(LOCKED) -p elcache-disk --lib -- --ignored --nocapture exact_lru
+	@cargo nextest run --release $(LOCKED) --profile soak --no-capture -p elcache-disk -E 'test(soak_sized_traces)'
 
 .PHONY: lookups
 lookups: ## the memory tier's hit path beside moka, quick_cache and foyer

@@ -2,6 +2,7 @@
 //!
 //! A trace is zstd-compressed CSV, `timestamp,key,size`. The project carries none, so whoever replays one looks for
 //! the folder first and says so when it is not there.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};

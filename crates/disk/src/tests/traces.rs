@@ -84,10 +84,9 @@ async fn replay(tier: &Arc<DiskTier>, world: &World, requests: &Arc<Vec<Request>
     tasks.join_all().await.iter().sum()
 }
 
-/// Prints a table; `make traces` runs this.
+/// Prints a table; `make traces` runs this too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes minutes: make traces"]
-async fn the_sized_traces_beside_an_exact_lru() {
+async fn soak_sized_traces_beside_an_exact_lru() {
     let mut out = std::io::stderr();
     let Some(folder) = elcache_traces::folder() else {
         writeln!(out, "{}", elcache_traces::absent("the disk tier on the sized traces")).unwrap();
