@@ -104,9 +104,10 @@ soak: ## the tests named soak_*, in release
 	@cargo nextest run --release $(LOCKED) --workspace --profile soak --no-tests=pass $(ARGS)
 
 .PHONY: traces
-traces: ## hit ratios of the memory tier on the traces in ELCACHE_TRACES (../shared/traces)
+traces: ## hit ratios of both tiers on the traces in ELCACHE_TRACES (../shared/traces)
 	$(call say,hit ratios on the traces in $(ELCACHE_TRACES))
-	@$(call when,crates/memory/examples/traces.rs,cargo run --release $(LOCKED) -p elcache-memory --example traces)
+	@cargo run --release $(LOCKED) -p elcache-memory --example traces
+	@cargo nextest run --release $(LOCKED) --profile soak --no-capture -p elcache-disk -E 'test(soak_sized_traces)'
 
 .PHONY: lookups
 lookups: ## the memory tier's hit path beside moka, quick_cache and foyer

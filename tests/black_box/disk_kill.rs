@@ -66,6 +66,17 @@ impl Item {
         format!("/cache/{}", self.key)
     }
 
+    /// The answer to a GET; none where the value may go, and went while it was read: then the connection ends within the answer.
+    fn read(&self, call: &Call, connection: &mut Connection) -> Result<Option<Answer>, Broken> {
+        match connection.try_call(call) {
+            Err(Broken::CutOff | Broken::Reset) if self.may_go => {
+                *connection = connection.again().map_err(|_| Broken::Closed)?;
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
+    }
+
     fn size(&self, number: u64) -> u64 {
         let max = if self.key.is_multiple_of(8) { LARGE } else { SMALL };
         Random::new(mix(self.key) ^ number).size(max)
@@ -189,7 +200,7 @@ impl Client {
         let first = self.random.below(KEYS) as usize;
         self.items.rotate_left(first);
         for item in &mut self.items {
-            let answer = connection.try_call(&Call::get(item.target()))?;
+            let Some(answer) = item.read(&Call::get(item.target()), connection)? else { continue };
             item.observe(&answer).map_err(|why| End::Fault(format!("after a restart, {why}")))?;
         }
         Ok(())
@@ -206,8 +217,11 @@ impl Client {
     }
 
     fn get(&mut self, at: usize, connection: &mut Connection) -> Result<(), End> {
-        let answer = connection.try_call(&Call::get(self.items[at].target()))?;
-        self.items[at].observe(&answer).map_err(End::Fault)
+        let item = &mut self.items[at];
+        match item.read(&Call::get(item.target()), connection)? {
+            Some(answer) => item.observe(&answer).map_err(End::Fault),
+            None => Ok(()),
+        }
     }
 
     fn range(&mut self, at: usize, connection: &mut Connection) -> Result<(), End> {
@@ -216,7 +230,7 @@ impl Client {
         let from = self.random.below(item.size(number));
         let last = (from + self.random.size(LARGE)).min(item.size(number)) - 1;
         let call = Call::get(item.target()).with("Range", format!("bytes={from}-{last}"));
-        let answer = connection.try_call(&call)?;
+        let Some(answer) = item.read(&call, connection)? else { return Ok(()) };
         let right = answer.status == 206
             && answer.body.len() as u64 == last - from + 1
             && Content::of_write(item.key, number).is(from, &answer.body);

@@ -191,6 +191,16 @@ impl PageRef {
         name[32..].copy_from_slice(&self.number.to_le_bytes());
         name
     }
+
+    /// The page of a name.
+    pub fn from_bytes(name: &[u8]) -> Option<Self> {
+        let (key, rest) = name.split_first_chunk()?;
+        let (view, rest) = rest.split_first_chunk()?;
+        let (sequence, rest) = rest.split_first_chunk()?;
+        let version = Version { view: u64::from_le_bytes(*view), sequence: u64::from_le_bytes(*sequence) };
+        let number = u64::from_le_bytes(rest.try_into().ok()?);
+        Some(Self { owner: Owner { key: KeyHash(*key), version }, number })
+    }
 }
 
 /// A chunk that has arrived and is kept for a value that is not committed yet.
@@ -252,6 +262,12 @@ pub trait Below: Send + Sync + 'static {
     fn take(&self, evicted: Evicted, told: u64);
 }
 
+/// A faster tier, for a slower one that is about to drop something.
+pub trait Above: Send + Sync + 'static {
+    /// Whether it has this. Quick.
+    fn holds(&self, leaving: Leaving<'_>) -> bool;
+}
+
 /// How full a tier is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -280,6 +296,8 @@ pub struct DeviceUsage {
     pub stored_bytes: u64,
     /// Bytes that it wrote for them.
     pub written_bytes: u64,
+    /// Bytes of these that were there before, and were written again because they are in use.
+    pub rewritten_bytes: u64,
     /// Bytes that it read, heads and sums included.
     pub read_bytes: u64,
     /// Operations that failed.
@@ -375,5 +393,19 @@ pub trait Tier: Send + Sync + 'static {
     /// which [`Tier::remove`] refuses.
     fn takes_values(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pages_name_says_which_page_it_is() {
+        let owner = Owner { key: KeyHash([9; 16]), version: Version { view: 3, sequence: 4 } };
+        let page = PageRef { owner, number: 5 };
+        assert_eq!(PageRef::from_bytes(&page.to_bytes()), Some(page));
+        assert_eq!(PageRef::from_bytes(&page.to_bytes()[..39]), None);
+        assert_eq!(PageRef::from_bytes(&[0; 41]), None);
     }
 }

@@ -24,8 +24,13 @@ pub struct DiskConfig {
     pub allocate: bool,
     /// What an acknowledged write survives.
     pub durability: Durability,
-    /// Above this share of `max_bytes` the oldest segments go in the background.
+    /// Above this share of `max_bytes` the oldest segments go in the background,
     pub high_watermark: f64,
+    /// until no more than this share is occupied.
+    pub low_watermark: f64,
+    /// What is read again before its segment goes is written again as far as all writing comes to no more than so many times what
+    /// was written for the first time. At least 1.
+    pub write_amplification_max: f64,
     /// How long a request may wait for recovery, and for room.
     pub patience: std::time::Duration,
 }
@@ -47,6 +52,8 @@ impl Default for DiskConfig {
             allocate: true,
             durability: Durability::Process,
             high_watermark: 0.9,
+            low_watermark: 0.8,
+            write_amplification_max: 1.3,
             patience: std::time::Duration::from_secs(10),
         }
     }

@@ -1,15 +1,16 @@
 //! A directory at work: records and extents are written and read. What the tier's methods are made of.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
+use elcache_core::budget::Budget;
 use elcache_core::clock::Clock;
 use elcache_core::payload::Buffers;
-use elcache_core::tier::Refusal;
+use elcache_core::tier::{Above, Refusal};
 use elcache_core::value::Version;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::DiskConfig;
 use crate::directory::{Directory, Lock};
@@ -17,9 +18,10 @@ use crate::format::record::Record;
 use crate::index::Index;
 use crate::index::entry::{Entry, Kind, Name};
 use crate::io::{Device, Gate};
-use crate::log::{Append, Failed, Need, Outcome, State};
+use crate::log::{Append, By, Failed, Need, Open, Outcome, State};
 use crate::segment::{Segment, Segments};
 use crate::sums::SumsCache;
+use crate::tally::Tally;
 
 /// Bytes of records that may wait to be written.
 const WAITING: usize = 8 << 20;
@@ -41,6 +43,16 @@ pub(crate) enum Recovery {
     Failed,
 }
 
+/// What became of a record that was to be appended.
+pub(crate) enum Tried {
+    /// It waits to be written.
+    Appended(watch::Receiver<Outcome>),
+    /// There is no room for so much.
+    NoRoom(Need),
+    /// It is a copy of what is not the last of its name any more.
+    Overtaken,
+}
+
 /// What has happened, counted.
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -58,6 +70,8 @@ pub(crate) struct Counters {
     pub(crate) expired: AtomicU64,
     /// Bytes that came from the disk.
     pub(crate) read: AtomicU64,
+    /// Bytes of records that were written again before their segment went.
+    pub(crate) rewritten: AtomicU64,
 }
 
 /// A directory at work.
@@ -75,10 +89,20 @@ pub(crate) struct Disk {
     /// There is something to write.
     pub(crate) work: Notify,
     waiting: Arc<Semaphore>,
-    /// One at a time makes room: opens segments, makes files longer, frees.
+    /// One at a time makes room: opens segments, makes files longer.
     pub(crate) growing: tokio::sync::Mutex<()>,
-    /// One at a time frees.
-    pub(crate) freeing: tokio::sync::Mutex<()>,
+    /// Somebody waits for room, or for memory for the index.
+    pub(crate) wanted: AtomicBool,
+    pub(crate) reclaim: Notify,
+    /// Something has been freed.
+    pub(crate) freed: watch::Sender<()>,
+    /// The segment that is being reclaimed, or was last.
+    pub(crate) condemned: AtomicU32,
+    /// Chunks that unfinished uploads count on: reclaiming never lets go of these.
+    pub(crate) pins: Arc<Tally>,
+    /// A faster tier, once it is known: what it has is in use.
+    pub(crate) above: OnceLock<Weak<dyn Above>>,
+    pub(crate) budget: Arc<Budget>,
     /// What the next segment is called when there is none.
     pub(crate) next_number: AtomicU32,
     pub(crate) sums: SumsCache,
@@ -109,14 +133,15 @@ pub(crate) struct Parts {
     pub(crate) sharers: usize,
     pub(crate) index: Index,
     pub(crate) sums: SumsCache,
+    pub(crate) budget: Arc<Budget>,
     pub(crate) buffers: Arc<dyn Buffers>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Disk {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, device, gate, directory, lock, counters, sharers, index, sums, buffers, clock } =
-            parts;
+        let Parts { config, device, gate, directory, lock, counters, sharers, .. } = parts;
+        let Parts { index, sums, budget, buffers, clock, .. } = parts;
         let promises = crate::tier::largest_promise(&config) / crate::tier::PROMISE;
         Arc::new(Self {
             config,
@@ -130,7 +155,13 @@ impl Disk {
             work: Notify::new(),
             waiting: Arc::new(Semaphore::new(share(WAITING, sharers))),
             growing: tokio::sync::Mutex::new(()),
-            freeing: tokio::sync::Mutex::new(()),
+            wanted: AtomicBool::new(false),
+            reclaim: Notify::new(),
+            freed: watch::Sender::new(()),
+            condemned: AtomicU32::new(0),
+            pins: Arc::default(),
+            above: OnceLock::new(),
+            budget,
             next_number: AtomicU32::new(1),
             sums,
             recovery: watch::Sender::new(Recovery::Running(0)),
@@ -145,56 +176,80 @@ impl Disk {
         })
     }
 
-    /// Appends records, one behind the other, and waits until they are written and in the index.
-    pub(crate) async fn append(self: &Arc<Self>, records: &[(Name, Record)]) -> Result<(), Refusal> {
-        let mut done = None;
-        for (name, record) in records {
-            done = Some(self.append_one(&Append { record, name: *name }).await?);
-        }
-        match done {
-            Some(done) => settled(done).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn append_one(self: &Arc<Self>, append: &Append<'_>) -> Result<watch::Receiver<Outcome>, Refusal> {
-        let len = append.record.len();
-        let need = Need::record(len);
-        let permits = len.div_ceil(PERMIT) as u32;
-        let permit =
-            Arc::clone(&self.waiting).acquire_many_owned(permits).await.map_err(|_| Refusal::Failed)?;
-        let capacity = self.config.segment_bytes();
+    /// Appends a record and waits until it is written and in the index.
+    pub(crate) async fn append(self: &Arc<Self>, name: Name, record: &Record) -> Result<(), Refusal> {
+        let append = Append { record, name, copy_of: None };
+        let permits = record.len().div_ceil(PERMIT) as u32;
         loop {
-            {
-                let mut state = self.state.lock();
-                if state.failed {
-                    return Err(Refusal::Failed);
-                }
-                state.highest = state.highest.max(append.record.meta.version);
-                if let Some(open) = state.current.as_mut().filter(|open| open.has_room(need, capacity)) {
-                    open.hold(permit);
-                    let done = open.append(append, &self.directory.seeds);
-                    drop(state);
-                    self.work.notify_one();
-                    return Ok(done);
-                }
+            let permit =
+                Arc::clone(&self.waiting).acquire_many_owned(permits).await.map_err(|_| Refusal::Failed)?;
+            match self.try_append(&append, Some(permit))? {
+                Tried::Appended(done) => return settled(done).await,
+                Tried::NoRoom(need) => self.grow(need, By::Writer).await?,
+                Tried::Overtaken => return Err(Refusal::Failed),
             }
-            self.grow(need).await?;
         }
     }
 
-    /// Appends the record of an extent to the log of its segment and waits until it is in the index.
+    /// Appends a record, if there is room. A copy is appended only while what it is a copy of is the last of its name.
+    pub(crate) fn try_append(
+        &self,
+        append: &Append<'_>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Tried, Refusal> {
+        let need = Need::record(append.record.len());
+        let by = if append.copy_of.is_some() { By::Reclaimer } else { By::Writer };
+        let mut state = self.state.lock();
+        if state.failed {
+            return Err(Refusal::Failed);
+        }
+        if self.is_overtaken(&state, append) {
+            return Ok(Tried::Overtaken);
+        }
+        state.highest = state.highest.max(append.record.meta.version);
+        let held = state.underway.hold(&append.name);
+        let Some(open) = self.room_for(&mut state, need, by) else { return Ok(Tried::NoRoom(need)) };
+        permit.into_iter().for_each(|permit| open.hold(permit));
+        let done = open.append(append, held, &self.directory.seeds);
+        drop(state);
+        self.work.notify_one();
+        Ok(Tried::Appended(done))
+    }
+
+    /// Appends the record of an extent to the log of its segment and waits until it is in the index. A copy of what is not the
+    /// last of its name any more is not appended.
     pub(crate) async fn enter(&self, segment: u32, need: Need, append: &Append<'_>) -> Result<(), Refusal> {
         let done = {
             let mut state = self.state.lock();
+            let overtaken = self.is_overtaken(&state, append);
             state.highest = state.highest.max(append.record.meta.version);
+            let held = state.underway.hold(&append.name);
             let Some(open) = state.open(segment) else { return Err(Refusal::Failed) };
-            let done = open.append(append, &self.directory.seeds);
-            open.landed(need, true);
-            done
+            open.landed(need, !overtaken);
+            if overtaken {
+                drop(state);
+                self.work.notify_one();
+                return Ok(());
+            }
+            open.append(append, held, &self.directory.seeds)
         };
         self.work.notify_one();
         settled(done).await
+    }
+
+    /// Where a record of so much goes, if there is room and this one may write.
+    pub(crate) fn room_for<'s>(&self, state: &'s mut State, need: Need, by: By) -> Option<&'s mut Open> {
+        let may = by == By::Reclaimer || !self.index.is_tight();
+        may.then(|| state.room_for(need, self.config.segment_bytes(), by)).flatten()
+    }
+
+    /// Whether it is a copy, and something newer is in the index or on its way there.
+    fn is_overtaken(&self, state: &State, append: &Append<'_>) -> bool {
+        append.copy_of.is_some_and(|place| {
+            // In this order: what has just arrived is in the index.
+            state.underway.has(&append.name)
+                || self.index.get(&append.name).is_none_or(|it| it.place != place || it.kind == Kind::Dead)
+        })
     }
 
     /// What the index has under a name. While recovery runs, waits for it until it is found or recovery has ended.
@@ -276,7 +331,7 @@ fn share(bytes: usize, sharers: usize) -> usize {
 pub(crate) struct NotYet;
 
 /// Waits for the end of a batch.
-async fn settled(mut done: watch::Receiver<Outcome>) -> Result<(), Refusal> {
+pub(crate) async fn settled(mut done: watch::Receiver<Outcome>) -> Result<(), Refusal> {
     match done.wait_for(Option::is_some).await {
         Ok(outcome) if *outcome == Some(Ok(())) => Ok(()),
         Ok(_) | Err(_) => Err(Refusal::Failed),

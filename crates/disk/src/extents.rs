@@ -21,10 +21,11 @@ use crate::format::check::Summer;
 use crate::format::extent::{self, Head};
 use crate::format::record::{self, Body, Extent, Kind, Record};
 use crate::format::{BLOCK, Damaged};
-use crate::index::entry::{Entry, InFile, Name};
+use crate::index::entry::{Entry, InFile, Name, Place as IndexPlace};
 use crate::io::{Action, Blocks, Memory, Part};
-use crate::log::{Append, Need};
-use crate::segment::{Pin, Segment};
+use crate::log::{Append, By, Need};
+use crate::segment::Segment;
+use crate::tally::Held;
 
 /// Up to this length ranges are read into blocks of the device's.
 const ROOM: usize = 128 << 10;
@@ -63,6 +64,8 @@ struct Reserved {
     offset: u64,
     need: Need,
     landed: bool,
+    /// That something of this name is on its way; a copy is overtaken by it.
+    _held: Option<Held>,
 }
 
 impl Drop for Reserved {
@@ -77,15 +80,14 @@ impl Drop for Reserved {
 }
 
 impl Disk {
-    /// Writes a payload, and its record when that is done; what it is in stays at least as long as the pin. Runs to its end
-    /// even when nobody waits any more.
-    pub(crate) async fn write_extent(self: &Arc<Self>, arriving: Arriving) -> Result<Pin, Refusal> {
+    /// Writes a payload, and its record when that is done. Runs to its end even when nobody waits any more.
+    pub(crate) async fn write_extent(self: &Arc<Self>, arriving: Arriving) -> Result<(), Refusal> {
         let disk = Arc::clone(self);
         let written = tokio::spawn(async move { disk.write_extent_now(arriving).await });
         written.await.unwrap_or(Err(Refusal::Failed))
     }
 
-    async fn write_extent_now(self: Arc<Self>, arriving: Arriving) -> Result<Pin, Refusal> {
+    async fn write_extent_now(self: Arc<Self>, arriving: Arriving) -> Result<(), Refusal> {
         let Arriving { kind, name, hash, meta, payload, subtrees, number } = arriving;
         let len = payload.len();
         let head_blocks = extent::head_blocks(&name, &meta, len as u32);
@@ -96,47 +98,77 @@ impl Disk {
             (extent::sums(&shared, summer), if subtrees.len() > 1 { subtrees } else { Vec::new() })
         });
         let (sums, subtrees) = sums.await.ok_or(Refusal::Failed)?;
-        let mut reserved = self.reserve(Need::extent(record::extent_len(&name, &meta), whole)).await?;
-        let head = Head { kind, name: name.clone(), meta: meta.clone(), len: len as u32, subtrees, sums };
-        let head = head.encode(&self.directory.seeds, reserved.segment.number, reserved.offset);
+        let need = Need::extent(record::extent_len(&name, &meta), whole);
+        let reserved = self.reserve(need, By::Writer, &hash).await?;
+        let head = Head { kind, name, meta, len: len as u32, subtrees, sums };
+        let encoded = head.encode(&self.directory.seeds, reserved.segment.number, reserved.offset);
+        let memory = self.to_write(&encoded, &payload);
+        self.land(reserved, head, encoded.len(), memory, hash, None).await
+    }
+
+    /// Writes again what is at an entry's place, unless something newer of its name comes first.
+    pub(crate) async fn write_copy(
+        self: &Arc<Self>,
+        name: &Name,
+        entry: &Entry,
+        head: Head,
+        mut blocks: Blocks,
+    ) -> Result<(), Refusal> {
+        let need = Need::extent(record::extent_len(&head.name, &head.meta), blocks.len());
+        let reserved = self.reserve(need, By::Reclaimer, name).await?;
+        let encoded = head.encode(&self.directory.seeds, reserved.segment.number, reserved.offset);
+        blocks[..encoded.len()].copy_from_slice(&encoded);
+        let memory = Memory::of(Part::Blocks(blocks));
+        self.land(reserved, head, encoded.len(), memory, *name, Some(entry.place)).await
+    }
+
+    /// Writes an extent to where room is reserved for it, then its record.
+    async fn land(
+        &self,
+        mut reserved: Reserved,
+        head: Head,
+        head_len: usize,
+        memory: Memory,
+        name: Name,
+        copy_of: Option<IndexPlace>,
+    ) -> Result<(), Refusal> {
+        let number = reserved.segment.number;
         let data = reserved.segment.data.clone().ok_or(Refusal::Failed)?;
-        let memory = self.to_write(&head, &payload);
+        let whole = memory.len();
         let written = perform(&*self.device, &data, Action::Write, reserved.offset, memory).await;
         if let Err(error) = written {
             self.failed("an extent cannot be written", &error);
             if error.kind() == io::ErrorKind::StorageFull {
                 // For another segment, room is made.
-                self.state.lock().close(reserved.segment.number);
+                self.state.lock().close(number);
             }
             return Err(Refusal::Failed);
         }
         self.counters.written.fetch_add(whole as u64, Ordering::Relaxed);
         let block = (reserved.offset / BLOCK as u64) as u32;
-        let body = Body::Extent(Extent { block, head_blocks, len: len as u32 });
-        let record = Record { kind, name, meta, body };
-        let pin = Pin::new(&reserved.segment);
+        let extent = Extent { block, head_blocks: (head_len / BLOCK) as u32, len: head.len };
+        let Head { kind, name: bears, meta, .. } = head;
+        let record = Record { kind, name: bears, meta, body: Body::Extent(extent) };
         reserved.landed = true;
-        self.enter(reserved.segment.number, reserved.need, &Append { record: &record, name: hash }).await?;
-        Ok(pin)
+        self.enter(number, reserved.need, &Append { record: &record, name, copy_of }).await
     }
 
-    async fn reserve(self: &Arc<Self>, need: Need) -> Result<Reserved, Refusal> {
-        let capacity = self.config.segment_bytes();
+    async fn reserve(self: &Arc<Self>, need: Need, by: By, name: &Name) -> Result<Reserved, Refusal> {
         loop {
             {
                 let mut state = self.state.lock();
                 if state.failed {
                     return Err(Refusal::Failed);
                 }
-                let open = state.current.as_mut().filter(|open| open.has_room(need, capacity));
-                if let Some(open) = open
+                let held = (by == By::Writer).then(|| state.underway.hold(name));
+                if let Some(open) = self.room_for(&mut state, need, by)
                     && let Some(offset) = open.reserve(need)
                 {
-                    let segment = Arc::clone(&open.segment);
-                    return Ok(Reserved { disk: Arc::clone(self), segment, offset, need, landed: false });
+                    let (disk, segment) = (Arc::clone(self), Arc::clone(&open.segment));
+                    return Ok(Reserved { disk, segment, offset, need, landed: false, _held: held });
                 }
             }
-            self.grow(need).await?;
+            self.grow(need, by).await?;
         }
     }
 
@@ -262,6 +294,22 @@ impl Disk {
         });
         let buffer = checked.await.ok_or(Broken::Gone)??;
         Ok(Filled::new(buffer, Vec::new()))
+    }
+
+    /// A whole extent, verified: its head, and all of it as it lies on the disk.
+    pub(crate) async fn read_extent(&self, entry: &Entry) -> Result<(Head, Blocks), Broken> {
+        let place = self.place(entry).ok_or(Broken::Gone)?;
+        let whole = entry.place.bytes() as usize;
+        let blocks = self.read_blocks(&place, 0, whole).await?;
+        let seeds = self.directory.seeds.clone();
+        let verified = off_thread(whole, move || {
+            let head = Head::decode(&blocks, &seeds, place.segment.number, place.offset)?;
+            let at = place.head_len as usize;
+            let payload = blocks.get(at..at + head.len as usize).ok_or(Damaged)?;
+            let summer = Summer::new(head.kind, &head.name, head.meta.version);
+            extent::verify([payload].into_iter(), 0, &head.sums, summer).map(|()| (head, blocks))
+        });
+        Ok(verified.await.ok_or(Broken::Gone)??)
     }
 
     async fn sums_of(&self, payload: &Source) -> Result<Arc<[u32]>, Broken> {
@@ -407,6 +455,8 @@ pub(crate) enum Broken {
     Damaged,
     /// The device failed, or the segment has been freed.
     Gone,
+    /// What is there is something else.
+    Absent,
     /// There is no memory at the moment.
     NoRoom,
 }
@@ -425,7 +475,7 @@ pub(crate) fn answer<T>(disk: &Disk, name: &Name, entry: &Entry, read: Result<T,
             disk.bury(name, entry);
             Lookup::Miss
         }
-        Err(Broken::Gone) => Lookup::Miss,
+        Err(Broken::Gone | Broken::Absent) => Lookup::Miss,
         Err(Broken::NoRoom) => Lookup::Busy,
     }
 }

@@ -27,7 +27,7 @@ mod tests;
 
 use std::ops::DerefMut;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use elcache_core::budget::{Budget, Taken};
 use parking_lot::{Mutex, MutexGuard};
@@ -38,6 +38,11 @@ use entry::{Entry, HOT, Name, Packed, Place};
 use stripe::{Mixer, PRELOAD, Stripe};
 
 const STRIPE_BITS: u32 = 6;
+/// Memory that is kept for records that are on their way when the budget has no more: at most this, and this part of the budget.
+const SPARE: u64 = 2 << 20;
+const SPARE_PART: u64 = 32;
+/// It is drawn on in these.
+const DRAW: u64 = 64 << 10;
 
 /// Why an entry was not taken. Nothing has changed then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,10 @@ pub(crate) struct Index {
     /// lock: whoever reads an older value acts as if before the floor rose.
     floor: AtomicU32,
     census: Mutex<Census>,
+    spare: Mutex<Taken>,
+    spare_bytes: u64,
+    /// Some of the spare memory is in use.
+    tight: AtomicBool,
     /// For the stripes themselves.
     taken: Taken,
 }
@@ -84,6 +93,7 @@ impl Index {
         let mixer = Mixer::new(seed);
         let take = |bytes: usize| budget.take(bytes as u64).ok_or(Refused::Full);
         let stripe = |_| Ok(Padded(Mutex::new(Stripe::new(mixer, take(0)?))));
+        let spare_bytes = SPARE.min(budget.max_bytes() / SPARE_PART);
         Ok(Self {
             mixer,
             stripe_bits,
@@ -91,6 +101,9 @@ impl Index {
             stripes: (0..1 << stripe_bits).map(stripe).collect::<Result<_, _>>()?,
             floor: AtomicU32::new(0),
             census: Mutex::new(Census::new(take(0)?)),
+            spare: Mutex::new(take(spare_bytes as usize)?),
+            spare_bytes,
+            tight: AtomicBool::new(false),
         })
     }
 
@@ -112,17 +125,48 @@ impl Index {
         })
     }
 
-    /// Sets what is known of a name and gives back what was known before. An entry below the floor is gone at once.
+    /// Sets what is known of a name and gives back what was known before. An entry below the floor is gone at once. Where the
+    /// budget has no room, the spare memory has.
     pub(crate) fn put(&self, name: &Name, entry: &Entry) -> Result<Option<Entry>, Refused> {
-        let spot = self.find(name);
-        let before = spot.entry;
-        self.store(spot, name, entry).map(|()| before)
+        loop {
+            let spot = self.find(name);
+            let before = spot.entry;
+            match self.store(spot, name, entry) {
+                Err(Refused::Full) if self.draw() => {}
+                stored => return stored.map(|()| before),
+            }
+        }
+    }
+
+    /// Gives some of the spare memory back to the budget; false when there is none left.
+    fn draw(&self) -> bool {
+        let mut spare = self.spare.lock();
+        self.tight.store(true, Ordering::Release);
+        let some = spare.bytes() > 0;
+        spare.shrink(DRAW);
+        some
+    }
+
+    /// Whether no names should be added: spare memory is in use.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.tight.load(Ordering::Acquire)
+    }
+
+    /// Takes spare memory again, if the budget allows; whether there is all of it.
+    pub(crate) fn relax(&self) -> bool {
+        let mut spare = self.spare.lock();
+        let missing = self.spare_bytes - spare.bytes();
+        let relaxed = spare.grow(missing);
+        if relaxed {
+            self.tight.store(false, Ordering::Release);
+        }
+        relaxed
     }
 
     /// Sets what is known of a name of which nothing is known; whether that was so and the entry is not below the
     /// floor. Recovery runs from the newest record to the oldest, so the first one wins. (And
     /// after a refusal it has to stop: an older record of the same name would be taken for the newest.)
-    #[cfg_attr(not(test), expect(dead_code, reason = "for reclaiming, which comes next"))]
+    #[cfg(test)]
     pub(crate) fn put_if_absent(&self, name: &Name, entry: &Entry) -> Result<bool, Refused> {
         self.store_if_absent(self.find(name), name, entry)
     }
@@ -146,16 +190,6 @@ impl Index {
         Ok(new)
     }
 
-    /// Sets what is known of a name if it is at this place still; whether it was.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for reclaiming, which comes next"))]
-    pub(crate) fn replace_if(&self, name: &Name, expected: &Place, entry: &Entry) -> Result<bool, Refused> {
-        let spot = self.find(name);
-        if spot.entry.is_none_or(|there| there.place != *expected) {
-            return Ok(false);
-        }
-        self.store(spot, name, entry).map(|()| true)
-    }
-
     /// Makes a name dead if it is at this place still; whether it was.
     pub(crate) fn bury(&self, name: &Name, place: &Place) -> bool {
         let mut spot = self.find(name);
@@ -166,13 +200,6 @@ impl Index {
     /// Forgets a name and gives back what was known of it.
     pub(crate) fn remove(&self, name: &Name) -> Option<Entry> {
         self.take_out(self.find(name))
-    }
-
-    /// Forgets a name if it is at this place still; whether it was.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for reclaiming, which comes next"))]
-    pub(crate) fn remove_if(&self, name: &Name, place: &Place) -> bool {
-        let spot = self.find(name);
-        spot.entry.is_some_and(|there| there.place == *place) && self.take_out(spot).is_some()
     }
 
     /// Makes entries of all segments before this one absent. The floor never falls.
@@ -192,7 +219,7 @@ impl Index {
         self.census.lock().live(segment)
     }
 
-    /// Bytes taken from the budget.
+    /// Bytes taken from the budget, but for the spare memory.
     pub(crate) fn bytes(&self) -> u64 {
         let stripes: u64 = self.stripes.iter().map(|stripe| stripe.0.lock().bytes()).sum();
         self.taken.bytes() + stripes + self.census.lock().bytes()

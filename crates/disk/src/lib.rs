@@ -6,9 +6,12 @@
 //! # Layout
 //! - `disks`: all directories of a node as one tier: what belongs where, which of them serve.
 //! - [`tier`]: one directory as a tier: values, chunks, pages, uploads.
-//! - `disk`: a directory at work: records are appended and found. `extents`: large payloads, written and read.
+//! - `disk`: a directory at work: records are appended. `find`: from a name to what is under it. `extents`: large payloads, written
+//!   and read.
 //! - `log`: the open segments as plain state. `writer`: the task that writes their batches.
 //! - `space`: segments are opened and freed. `segment`: all segments that can be read.
+//! - `reclaim`: the task that frees the oldest segments, and first saves what is in use. `walk`: a way through a log.
+//! - `tally`: names that are held: records on their way, and chunks of unfinished uploads.
 //! - `recovery`: the index from what is on the disk.
 //! - `directory`: whose directory it is, and its lock. `name`, `sums`: names in the index; sums of extents, cached.
 //! - `format`: what stands on the disk, as functions between bytes and types.
@@ -25,18 +28,22 @@ mod directory;
 mod disk;
 mod disks;
 mod extents;
+mod find;
 mod format;
 mod index;
 pub mod io;
 mod log;
 mod name;
+mod reclaim;
 mod recovery;
 mod segment;
 mod space;
 mod sums;
+mod tally;
 #[cfg(test)]
 mod tests;
 pub mod tier;
+mod walk;
 mod writer;
 
 pub use config::{DiskConfig, Durability};

@@ -15,6 +15,7 @@ use crate::format::segment::Footer;
 use crate::format::{BLOCK, RECORD_ALIGN, Seeds};
 use crate::index::entry::{Entry, InFile, Kind as Known, Name, Place};
 use crate::segment::Segment;
+use crate::tally::{Held, Tally};
 
 /// Bytes of entries after which an index record follows.
 const INDEX_EVERY: usize = 64 << 10;
@@ -43,7 +44,7 @@ pub(crate) struct Batch {
     /// Where in the log it goes.
     pub(crate) offset: u64,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) changes: Vec<(Name, Change)>,
+    pub(crate) changes: Vec<(Held, Change)>,
     /// Extents have been written since the data file was last synced.
     pub(crate) sync_data: bool,
     /// It is the last one of its segment: what the data file is to be cut to.
@@ -61,7 +62,7 @@ pub(crate) struct Open {
     /// Where the batch begins that is being collected.
     batch_at: u64,
     batch: Vec<u8>,
-    changes: Vec<(Name, Change)>,
+    changes: Vec<(Held, Change)>,
     permits: Vec<OwnedSemaphorePermit>,
     done: watch::Sender<Outcome>,
     entries: Collected,
@@ -117,12 +118,27 @@ pub(crate) struct State {
     pub(crate) highest: Version,
     /// Nothing can be written any more.
     pub(crate) failed: bool,
+    /// Only reclaiming may write: it has taken the last room for a segment.
+    pub(crate) reserved: bool,
+    /// Names of which a record has been appended, or room been reserved for it, and which the index does not know yet.
+    pub(crate) underway: Arc<Tally>,
 }
 
 /// A record to be appended.
 pub(crate) struct Append<'a> {
     pub(crate) record: &'a Record,
     pub(crate) name: Name,
+    /// Where the record is that this is a copy of.
+    pub(crate) copy_of: Option<Place>,
+}
+
+/// Who writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// Whoever the tier serves.
+    Writer,
+    /// Reclaiming, for which the last room is kept.
+    Reclaimer,
 }
 
 impl Open {
@@ -172,17 +188,19 @@ impl Open {
     }
 
     /// Appends a record to the batch; its end can be awaited.
-    pub(crate) fn append(&mut self, append: &Append<'_>, seeds: &Seeds) -> watch::Receiver<Outcome> {
-        let Append { record, name } = append;
-        let place = self.push(record, seeds);
-        let place = match record.body {
-            Body::Extent(extent) => LogPlace::Data(extent),
-            Body::Packed(_) => place,
-        };
+    pub(crate) fn append(
+        &mut self,
+        append: &Append<'_>,
+        held: Held,
+        seeds: &Seeds,
+    ) -> watch::Receiver<Outcome> {
+        let Append { record, name, .. } = append;
+        let (at, len) = self.push(record, seeds);
+        let place = record.place(at, len);
         let Metadata { version, expires_ms, .. } = record.meta;
         let entry =
             LogEntry { kind: record.kind, place, hash: *name, version, expires_ms, name: &record.name };
-        self.changes.push((*name, change(self.segment.number, &entry)));
+        self.changes.push((held, change(self.segment.number, &entry)));
         self.entries.push(&entry);
         if self.entries.len() >= INDEX_EVERY {
             self.push_index(seeds);
@@ -195,12 +213,13 @@ impl Open {
         self.permits.push(permit);
     }
 
-    fn push(&mut self, record: &Record, seeds: &Seeds) -> LogPlace {
+    /// Where the record is, and its length.
+    fn push(&mut self, record: &Record, seeds: &Seeds) -> (u64, usize) {
         let offset = self.log_tail;
         let len = record.encode(&mut self.batch, seeds, self.segment.number, offset, self.batch_at);
         self.log_tail = self.batch_at + self.batch.len() as u64;
         self.records += 1;
-        LogPlace::Log { offset, len: len as u32 }
+        (offset, len)
     }
 
     fn push_index(&mut self, seeds: &Seeds) {
@@ -285,6 +304,12 @@ impl State {
         Some(open.take(false))
     }
 
+    /// The open segment, if that has room for so much and this one may write.
+    pub(crate) fn room_for(&mut self, need: Need, capacity: u64, by: By) -> Option<&mut Open> {
+        let open = self.current.as_mut().filter(|_| by == By::Reclaimer || !self.reserved);
+        open.filter(|open| open.has_room(need, capacity))
+    }
+
     /// Has the current segment closed.
     pub(crate) fn close_current(&mut self) {
         self.closing.extend(self.current.take());
@@ -366,7 +391,7 @@ pub(crate) fn known(segment: u32, entry: &LogEntry<'_>) -> Option<Entry> {
     Some(Entry { kind, place, expires_s, used: false, heat: 0 })
 }
 
-fn in_file(place: LogPlace) -> InFile {
+pub(crate) fn in_file(place: LogPlace) -> InFile {
     match place {
         LogPlace::Log { offset, len } => {
             InFile::Small { offset, len: len.next_multiple_of(RECORD_ALIGN as u32) }

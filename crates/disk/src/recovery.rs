@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use elcache_core::value::Version;
 use tokio::task::JoinHandle;
 
@@ -13,7 +13,7 @@ use crate::config::Durability;
 use crate::directory::{parse_name, perform};
 use crate::disk::{Disk, Recovery};
 use crate::format::entries::{self, Collected, Entry as LogEntry, Place as LogPlace};
-use crate::format::record::{self, Body, Kind, MAX_RECORD, Next, Record};
+use crate::format::record::{Body, Kind, MAX_RECORD, Record};
 use crate::format::segment::{Footer, Header};
 use crate::format::{BLOCK, Damaged, LOG_START, RECORD_ALIGN};
 use crate::index::Refused;
@@ -22,6 +22,7 @@ use crate::io::{Action, Memory, Open as OpenFile, Part};
 use crate::log::{Open, Resume, known};
 use crate::name;
 use crate::segment::Segment;
+use crate::walk::{Step, Walk};
 
 /// A log is read in pieces of this length.
 const PIECE: usize = 1 << 20;
@@ -128,7 +129,7 @@ impl Disk {
             let found = self.open_found(number, log_len, data_len).await?;
             // The last one takes more records where that leaves all of them within their room.
             total += self.config.segment_bytes().saturating_sub(found.segment.bytes());
-            let again = done == 0 && total <= self.config.max_bytes;
+            let again = done == 0 && total + self.config.segment_bytes() <= self.config.max_bytes;
             let (version, complete) = self.take_in(&found, again).await?;
             highest = highest.max(version);
             done += 1;
@@ -322,20 +323,12 @@ impl Disk {
     /// Reads a log record by record up to `end`.
     async fn scan(&self, found: &Found, end: u64) -> io::Result<Scanned> {
         let mut scan = Scan::new(self, found);
-        let mut read = LOG_START;
-        while read < end {
-            let len = PIECE.min((end - read) as usize);
-            let bytes = self.read_log(&found.segment, read, len).await?;
-            if bytes.is_empty() {
-                break;
-            }
-            read += bytes.len() as u64;
-            scan.feed(&bytes);
+        while self.feed(&found.segment, &mut scan.walk, end).await? {
             scan.advance(false);
             tokio::task::yield_now().await;
         }
         scan.advance(true);
-        Ok(scan.finish())
+        Ok(scan.scanned)
     }
 
     /// A log that was not sealed takes more records `again`, or is sealed now.
@@ -397,6 +390,18 @@ impl Disk {
             perform(&*self.device, file, Action::Sync, 0, Memory::default()).await?;
         }
         Ok(())
+    }
+
+    /// Feeds the next piece of a log up to `end`; false when there is none.
+    pub(crate) async fn feed(&self, segment: &Segment, walk: &mut Walk<'_>, end: u64) -> io::Result<bool> {
+        let at = walk.next_offset();
+        let len = end.saturating_sub(at).min(PIECE as u64) as usize;
+        if len == 0 {
+            return Ok(false);
+        }
+        let bytes = self.read_log(segment, at, len).await?;
+        walk.feed(&bytes);
+        Ok(!bytes.is_empty())
     }
 
     /// Bytes of a log; fewer at its end.
@@ -509,12 +514,7 @@ fn first_blocks(memory: Memory, count: usize) -> Bytes {
 /// Goes through a log. What comes behind damage counts only when its batch, or that of a record behind it, began after
 /// the damage.
 struct Scan<'a> {
-    disk: &'a Disk,
-    segment: u32,
-    /// What has been read and not been gone through.
-    bytes: BytesMut,
-    /// Where in the log that begins.
-    at: u64,
+    walk: Walk<'a>,
     /// Where the last damage was, until it is known whether what is behind it counts.
     damage: Option<u64>,
     scanned: Scanned,
@@ -525,60 +525,17 @@ struct Scan<'a> {
 impl<'a> Scan<'a> {
     fn new(disk: &'a Disk, found: &Found) -> Self {
         let scanned = Scanned { end: LOG_START, ..Scanned::default() };
-        Self {
-            disk,
-            segment: found.segment.number,
-            bytes: BytesMut::new(),
-            at: LOG_START,
-            damage: None,
-            scanned,
-            doubtful: Scanned::default(),
-        }
-    }
-
-    fn feed(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        let walk = Walk::new(&disk.directory.seeds, found.segment.number);
+        Self { walk, damage: None, scanned, doubtful: Scanned::default() }
     }
 
     /// Goes on as far as what has been read allows: to the last byte at the `end` of the log.
     fn advance(&mut self, end: bool) {
-        while self.bytes.len() >= record::PREFIX && (end || self.bytes.len() >= MAX_RECORD + BLOCK) {
-            let step = self.step();
-            let step = step.min(self.bytes.len());
-            _ = self.bytes.split_to(step);
-            self.at += step as u64;
-        }
-    }
-
-    /// Looks at what begins here, and says how much further to go.
-    fn step(&mut self) -> usize {
-        match self.read() {
-            Ok(Step::Padding) => {
-                let next = (self.at + 1).next_multiple_of(BLOCK as u64);
-                self.target().end = next;
-                (next - self.at) as usize
-            }
-            Ok(Step::Record(len, record, batch)) => {
-                self.note(len, &record, batch);
-                len.next_multiple_of(RECORD_ALIGN)
-            }
-            Err(Damaged) => {
-                if self.damage.is_none() {
-                    self.damage = Some(self.at);
-                }
-                RECORD_ALIGN
-            }
-        }
-    }
-
-    fn read(&self) -> Result<Step, Damaged> {
-        let seeds = &self.disk.directory.seeds;
-        match record::next(&self.bytes, seeds, self.segment, self.at)? {
-            Next::Padding => Ok(Step::Padding),
-            Next::Record(len) => {
-                let bytes = Bytes::copy_from_slice(self.bytes.get(..len).ok_or(Damaged)?);
-                let (record, batch) = Record::decode_in_batch(&bytes, seeds, self.segment, self.at)?;
-                Ok(Step::Record(len, Box::new(record), batch))
+        while let Some(step) = self.walk.step(end) {
+            match step {
+                Step::Padding(to) => self.target().end = to,
+                Step::Record { at, len, record, batch } => self.note(at, len, &record, batch),
+                Step::Damage(at) => _ = self.damage.get_or_insert(at),
             }
         }
     }
@@ -587,13 +544,12 @@ impl<'a> Scan<'a> {
         if self.damage.is_some() { &mut self.doubtful } else { &mut self.scanned }
     }
 
-    fn note(&mut self, len: usize, record: &Record, batch: u64) {
+    fn note(&mut self, at: u64, len: usize, record: &Record, batch: u64) {
         if self.damage.is_some_and(|damage| batch > damage) {
             // A batch that begins behind the damage was begun when what was before it had been written.
             self.damage = None;
             self.scanned.go_on_with(std::mem::take(&mut self.doubtful));
         }
-        let at = self.at;
         let into = self.target();
         into.count += 1;
         into.end = at + len as u64;
@@ -604,10 +560,7 @@ impl<'a> Scan<'a> {
             into.records.clear();
             return;
         }
-        let place = match record.body {
-            Body::Extent(extent) => LogPlace::Data(extent),
-            Body::Packed(_) => LogPlace::Log { offset: at, len: len as u32 },
-        };
+        let place = record.place(at, len);
         into.data_tail = into.data_tail.max(data_end(&place));
         into.records.push(Noted {
             hash: name::of_record(record.kind, &record.name),
@@ -618,13 +571,4 @@ impl<'a> Scan<'a> {
             name: Bytes::copy_from_slice(&record.name),
         });
     }
-
-    fn finish(self) -> Scanned {
-        self.scanned
-    }
-}
-
-enum Step {
-    Padding,
-    Record(usize, Box<Record>, u64),
 }

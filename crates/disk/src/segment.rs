@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
@@ -16,12 +16,11 @@ pub(crate) struct Segment {
     pub(crate) data: Option<Arc<File>>,
     /// What its files occupy, or may come to occupy while it is open.
     bytes: AtomicU64,
-    pins: AtomicU32,
 }
 
 impl Segment {
     pub(crate) fn new(number: u32, log: Arc<File>, data: Option<Arc<File>>, bytes: u64) -> Arc<Self> {
-        Arc::new(Self { number, log, data, bytes: AtomicU64::new(bytes), pins: AtomicU32::new(0) })
+        Arc::new(Self { number, log, data, bytes: AtomicU64::new(bytes) })
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -30,22 +29,6 @@ impl Segment {
 
     pub(crate) fn set_bytes(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
-    }
-}
-
-/// Keeps a segment from being freed.
-pub(crate) struct Pin(Arc<Segment>);
-
-impl Pin {
-    pub(crate) fn new(segment: &Arc<Segment>) -> Self {
-        segment.pins.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(segment))
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        self.0.pins.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -62,14 +45,13 @@ impl Segments {
         self.0.write().insert(segment.number, Arc::clone(segment));
     }
 
-    /// Takes the lowest out, unless it is pinned or `keep` wants it.
-    pub(crate) fn take_lowest(&self, keep: impl Fn(u32) -> bool) -> Option<Arc<Segment>> {
-        let mut segments = self.0.write();
-        let (&number, lowest) = segments.first_key_value()?;
-        if keep(number) || lowest.pins.load(Ordering::Relaxed) > 0 {
-            return None;
-        }
-        segments.remove(&number)
+    /// The one with the lowest number.
+    pub(crate) fn lowest(&self) -> Option<Arc<Segment>> {
+        self.0.read().first_key_value().map(|(_, segment)| Arc::clone(segment))
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.read().len()
     }
 
     pub(crate) fn remove(&self, number: u32) {

@@ -1,13 +1,12 @@
-//! Room: segments are opened, files made longer, and the oldest segments freed.
+//! Room: segments are opened, files made longer, and segments freed.
 
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use elcache_core::tier::Refusal;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::config::Durability;
 use crate::directory::perform;
@@ -16,55 +15,80 @@ use crate::format::LOG_START;
 use crate::format::segment::Header;
 use crate::index::sweep::{Cursor, Sweep};
 use crate::io::{Action, File, Memory, Open as OpenFile, Part};
-use crate::log::{Need, Open, Resume};
+use crate::log::{By, Need, Open, Resume};
 use crate::segment::Segment;
 
 /// A data file becomes longer by this part of a segment at a time.
 const STEPS: u64 = 8;
 /// What is left free of the file system: a twentieth.
 const LEFT_FREE: u64 = 20;
-/// How long to wait before looking again whether something can be freed.
-const RETRY: Duration = Duration::from_millis(5);
 /// Nodes of the index that are looked at before others get their turn.
 const SWEEP: usize = 4096;
 
 impl Disk {
-    /// Makes room, if there is none still. Runs to its end even when nobody waits any more.
-    pub(crate) async fn grow(self: &Arc<Self>, need: Need) -> Result<(), Refusal> {
+    /// Makes room, if there is none still. Who writes waits for reclaiming; reclaiming does not.
+    pub(crate) async fn grow(self: &Arc<Self>, need: Need, by: By) -> Result<(), Refusal> {
+        let mut freed = self.freed.subscribe();
+        let grown = async {
+            while !self.try_grow(need, by).await? {
+                if by == By::Reclaimer {
+                    return Err(Refusal::Full);
+                }
+                self.wanted.store(true, Ordering::Release);
+                self.reclaim.notify_one();
+                freed.changed().await.map_err(|_| Refusal::Failed)?;
+            }
+            Ok(())
+        };
+        timeout(self.config.patience, grown).await.unwrap_or(Err(Refusal::Full))
+    }
+
+    /// False where something has to be freed first. Runs to its end even when nobody waits any more.
+    async fn try_grow(self: &Arc<Self>, need: Need, by: By) -> Result<bool, Refusal> {
         let disk = Arc::clone(self);
-        let patience = self.config.patience;
         let grown = tokio::spawn(async move {
-            let one_at_a_time = timeout(patience, disk.growing.lock()).await;
-            let _one_at_a_time = one_at_a_time.map_err(|_| Refusal::Full)?;
-            disk.grow_now(need).await
+            let _one_at_a_time = disk.growing.lock().await;
+            disk.grow_now(need, by).await
         });
         grown.await.unwrap_or(Err(Refusal::Failed))
     }
 
-    async fn grow_now(&self, need: Need) -> Result<(), Refusal> {
+    async fn grow_now(&self, need: Need, by: By) -> Result<bool, Refusal> {
         let capacity = self.config.segment_bytes();
         let longer = {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             if state.failed {
                 return Err(Refusal::Failed);
             }
-            let open = state.current.as_ref().filter(|open| open.has_room(need, capacity));
-            match open.map(|open| (open, open.growth(need, capacity / STEPS, capacity))) {
-                Some((_, None)) => return Ok(()),
-                Some((open, Some(part))) => {
-                    open.segment.data.clone().map(|data| (open.segment.number, data, part))
-                }
+            if by == By::Writer && (state.reserved || self.index.is_tight()) {
+                return Ok(false);
+            }
+            match state.room_for(need, capacity, by) {
+                Some(open) => match open.growth(need, capacity / STEPS, capacity) {
+                    Some(part) => open.segment.data.clone().map(|data| (open.segment.number, data, part)),
+                    None => return Ok(true),
+                },
                 None => None,
             }
         };
         if let Some((number, data, part)) = longer
             && self.lengthen(number, data, part).await?
         {
-            return Ok(());
+            return Ok(true);
         }
         self.state.lock().close_current();
         self.work.notify_one();
-        self.open_segment().await
+        if !self.has_room(by).await? {
+            return Ok(false);
+        }
+        self.open_segment(by).await.map(|()| true)
+    }
+
+    /// Whether one segment more may be opened. The last one is for reclaiming alone.
+    pub(crate) async fn has_room(&self, by: By) -> Result<bool, Refusal> {
+        let segments = if by == By::Reclaimer { 1 } else { 2 };
+        let bytes = segments * self.config.segment_bytes();
+        Ok(self.segments.bytes() + bytes <= self.config.max_bytes && self.file_system_has(bytes).await?)
     }
 
     /// False where the file system is full: for another segment, room is made.
@@ -84,30 +108,7 @@ impl Disk {
         Ok(true)
     }
 
-    /// Frees until there is room for a segment more. What is oldest may be in use for a while.
-    async fn make_room(&self) -> Result<(), Refusal> {
-        let mut attempts = self.config.patience.as_millis() / RETRY.as_millis();
-        let capacity = self.config.segment_bytes();
-        while self.segments.bytes() + capacity > self.config.max_bytes
-            || !self.file_system_has(capacity).await?
-        {
-            if self.free_lowest().await? {
-                continue;
-            }
-            if self.state.lock().failed {
-                return Err(Refusal::Failed);
-            }
-            if attempts == 0 {
-                return Err(Refusal::Full);
-            }
-            attempts -= 1;
-            sleep(RETRY).await;
-        }
-        Ok(())
-    }
-
-    async fn open_segment(&self) -> Result<(), Refusal> {
-        self.make_room().await?;
+    async fn open_segment(&self, by: By) -> Result<(), Refusal> {
         let above = self.segments.ends().map_or(Some(0), |(_, highest)| highest.checked_add(1));
         let number = above.ok_or(Refusal::Failed)?.max(self.next_number.load(Ordering::Relaxed));
         self.next_number.store(number.saturating_add(1), Ordering::Relaxed);
@@ -120,13 +121,17 @@ impl Disk {
                 return Err(Refusal::Failed);
             }
         };
-        let mut state = self.state.lock();
         self.segments.insert(&segment);
+        let reserved = by == By::Reclaimer && !self.has_room(by).await?;
+        let mut state = self.state.lock();
         if state.failed {
             return Err(Refusal::Failed);
         }
+        state.reserved = reserved;
         let resume = Resume { log_tail: LOG_START, ..Resume::default() };
         state.current = Some(Open::new(segment, resume));
+        drop(state);
+        self.reclaim.notify_one();
         Ok(())
     }
 
@@ -169,23 +174,22 @@ impl Disk {
         Ok(space.available >= space.total / LEFT_FREE + bytes)
     }
 
-    /// Frees the segment with the lowest number; false when there is none that may go. What is removed stays removed
-    /// before the next one is: what could not be removed is the lowest still.
-    pub(crate) async fn free_lowest(&self) -> Result<bool, Refusal> {
-        let _one_at_a_time = self.freeing.lock().await;
-        let Some(segment) = self.segments.take_lowest(|number| self.state.lock().is_open(number)) else {
-            return Ok(false);
-        };
+    /// Frees the segment with the lowest number. What is removed stays removed before the next one is.
+    pub(crate) async fn free(&self, segment: &Segment) -> Result<(), Refusal> {
         let number = segment.number;
         let values = self.index.live(number).values;
-        self.counters.evicted.fetch_add(values, Ordering::Relaxed);
-        self.index.set_floor(number + 1);
         tracing::debug!(segment = number, values, "a segment is freed");
-        let removed = self.remove_files(number).await;
-        if removed.is_err() {
-            self.segments.insert(&segment);
+        self.remove_files(number).await?;
+        // Not before: as long as it may come back with a restart, whoever deletes what is in it has to find it.
+        self.segments.remove(number);
+        self.index.set_floor(number + 1);
+        self.counters.evicted.fetch_add(values, Ordering::Relaxed);
+        let reserved = self.state.lock().reserved;
+        if reserved && self.has_room(By::Reclaimer).await? {
+            self.state.lock().reserved = false;
         }
-        removed.map(|()| true)
+        self.freed.send_replace(());
+        Ok(())
     }
 
     /// Removes what there is of a segment, for good.

@@ -12,8 +12,8 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
 use elcache_core::tier::{
-    Apart, Body as RootBody, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef,
-    Part, Refusal, Reply, Root, Staged, Tier, TierName, Usage,
+    Above, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Refusal,
+    Reply, Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
@@ -21,27 +21,24 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::config::DiskConfig;
-use crate::directory::{Directory, DirectoryError, Lock, Reach, perform};
+use crate::directory::{Directory, DirectoryError, Lock, Reach};
 use crate::disk::{Counters, Disk, NotYet, Parts, Recovery, is_value};
-use crate::extents::{Arriving, Broken, Lent, Place, Source, answer};
+use crate::extents::{Arriving, answer};
 use crate::format::MAX_PACKED;
-use crate::format::extent::Head;
 use crate::format::record::{self, Body, Kind, Record};
 use crate::index::Index;
-use crate::index::entry::{Entry, HOT, InFile, Kind as Known, Name};
+use crate::index::entry::{Entry, Kind as Known, Name};
 use crate::index::sweep::{Cursor, Sweep};
-use crate::io::{Action, Device, Gate, Memory, Part as MemoryPart};
+use crate::io::{Device, Gate};
 use crate::name;
-use crate::segment::Pin;
 use crate::sums::SumsCache;
-use crate::{recovery, writer};
+use crate::tally::Held;
+use crate::{reclaim, recovery, writer};
 
 /// How often the keeper looks around.
 const ROUND: Duration = Duration::from_millis(100);
 /// Nodes of the index that it looks at in a round.
 const SWEEP: usize = 16 << 10;
-/// Extents up to this length are read with their head.
-const EAGER: u32 = 64 << 10;
 /// Of what the directory may occupy, uploads may be promised nine tenths.
 const PROMISED: f64 = 0.9;
 /// Promises are made in these.
@@ -51,8 +48,8 @@ pub(crate) const PROMISE: u64 = 1 << 20;
 pub struct DiskTier {
     pub(crate) disk: Arc<Disk>,
     writer: parking_lot::Mutex<Option<JoinHandle<()>>>,
-    recovery: JoinHandle<()>,
-    keeper: JoinHandle<()>,
+    /// What goes on beside: recovery, reclaiming, keeping house.
+    tasks: [JoinHandle<()>; 3],
 }
 
 /// What a disk tier is made of.
@@ -134,13 +131,22 @@ impl DiskTier {
             sharers,
             index,
             sums,
+            budget,
             buffers,
             clock,
         });
         let writer = tokio::spawn(writer::write_batches(Arc::clone(&disk)));
-        let recovery = tokio::spawn(recovery::recover(Arc::clone(&disk)));
-        let keeper = tokio::spawn(keep_house(Arc::clone(&disk)));
-        Ok(Arc::new(Self { disk, writer: parking_lot::Mutex::new(Some(writer)), recovery, keeper }))
+        let tasks = [
+            tokio::spawn(recovery::recover(Arc::clone(&disk))),
+            tokio::spawn(reclaim::reclaim(Arc::clone(&disk))),
+            tokio::spawn(keep_house(Arc::clone(&disk))),
+        ];
+        Ok(Arc::new(Self { disk, writer: parking_lot::Mutex::new(Some(writer)), tasks }))
+    }
+
+    /// Connects a faster tier: what that has is in use. The first one counts.
+    pub fn set_above(&self, above: &Arc<dyn Above>) {
+        let _ = self.disk.above.set(Arc::downgrade(above));
     }
 
     /// What the directory calls the node.
@@ -162,6 +168,7 @@ impl DiskTier {
             engine: self.disk.device.name(),
             stored_bytes: of(&counters.stored),
             written_bytes: of(&counters.written),
+            rewritten_bytes: of(&counters.rewritten),
             read_bytes: of(&counters.read),
             io_errors: of(&counters.failed),
             damaged: of(&counters.damaged),
@@ -197,8 +204,7 @@ impl DiskTier {
     pub async fn close(&self) {
         let writer = self.writer.lock().take();
         let Some(writer) = writer else { return };
-        self.keeper.abort();
-        self.recovery.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.disk.recovery.send_if_modified(|state| {
             let ended = !matches!(state, Recovery::Running(_));
             *state = if ended { *state } else { Recovery::Failed };
@@ -214,25 +220,21 @@ impl DiskTier {
 
 impl Drop for DiskTier {
     fn drop(&mut self) {
-        self.recovery.abort();
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.writer.lock().take().inspect(JoinHandle::abort);
         // Whoever still writes hears that it has failed, and lets go of the directory.
         self.disk.state.lock().abandon_all();
     }
 }
 
-/// Frees what is over the high watermark, and finds what has expired.
+/// Finds what has expired, and forgets what has been freed.
 async fn keep_house(disk: Arc<Disk>) {
     let mut cursor = Cursor::default();
     loop {
         tokio::time::sleep(ROUND).await;
-        // Before that it is not known which segment is the lowest.
         if *disk.recovery.borrow() != Recovery::Done {
             continue;
         }
-        let high = disk.config.max_bytes as f64 * disk.config.high_watermark;
-        while disk.segments.bytes() as f64 > high && disk.free_lowest().await == Ok(true) {}
         let now_s = u32::try_from(disk.clock.now_ms() / 1000).unwrap_or(u32::MAX);
         let sweep = Sweep { nodes: SWEEP, now_s, drop_tombstones: false };
         disk.index
@@ -241,165 +243,6 @@ async fn keep_house(disk: Arc<Disk>) {
 }
 
 impl Disk {
-    pub(crate) async fn find_root(self: &Arc<Self>, key: &Key) -> Lookup<Root> {
-        let name = name::of_key(key);
-        match self.look_up(&name).await {
-            Ok(Some(entry)) if is_value(&entry) => self.read_root(key, &name, &entry).await,
-            Ok(_) => Lookup::Miss,
-            Err(NotYet) => Lookup::Busy,
-        }
-    }
-
-    async fn read_root(self: &Arc<Self>, key: &Key, name: &Name, entry: &Entry) -> Lookup<Root> {
-        let root = match entry.place.file {
-            InFile::Small { .. } => self
-                .read_record(entry, &[Kind::Value, Kind::Root], key.as_bytes())
-                .await
-                .and_then(|record| match (record.kind, record.body) {
-                    (Kind::Root, _) => Ok(Root { meta: record.meta, body: RootBody::Chunks(None) }),
-                    (_, Body::Packed(bytes)) => {
-                        Ok(Root { meta: record.meta, body: RootBody::Here(bytes.into()) })
-                    }
-                    (_, Body::Extent(_)) => Err(Broken::Damaged),
-                }),
-            InFile::Bulk { payload_len, .. } => self.read_apart(key, name, entry, payload_len).await,
-        };
-        match answer(self, name, entry, root) {
-            Lookup::Hit(root) if root.meta.expired(self.clock.now_ms()) => {
-                self.index.bury(name, &entry.place);
-                self.counters.expired.fetch_add(1, Ordering::Relaxed);
-                Lookup::Miss
-            }
-            Lookup::Hit(root) => {
-                self.index.touch(name, &entry.place);
-                Lookup::Hit(root)
-            }
-            other => other,
-        }
-    }
-
-    async fn read_apart(
-        self: &Arc<Self>,
-        key: &Key,
-        name: &Name,
-        entry: &Entry,
-        payload_len: u32,
-    ) -> Result<Root, Broken> {
-        let place = self.place(entry).ok_or(Broken::Gone)?;
-        let eager = if payload_len <= EAGER { payload_len } else { 0 };
-        let (head, bytes) = self.read_head(&place, eager).await?;
-        if head.kind != Kind::Value || head.name != key.as_bytes() {
-            return Err(Broken::Damaged);
-        }
-        let meta = head.meta.clone();
-        let body = if bytes.len() == head.len as usize {
-            RootBody::Here(bytes)
-        } else {
-            RootBody::Apart(Arc::new(ApartExtent::new(self, *name, *entry, place, &head)))
-        };
-        Ok(Root { meta, body })
-    }
-
-    /// The record of an entry in a log, if it is of one of these kinds and bears this name.
-    async fn read_record(&self, entry: &Entry, kinds: &[Kind], name: &[u8]) -> Result<Record, Broken> {
-        let InFile::Small { offset, len } = entry.place.file else { return Err(Broken::Damaged) };
-        let segment = self.segment(entry).ok_or(Broken::Gone)?;
-        let room = self.room(len as usize).await?;
-        let memory = Memory::of(MemoryPart::Blocks(self.device.room(len as usize)));
-        self.counters.read.fetch_add(u64::from(len), Ordering::Relaxed);
-        let read = perform(&*self.device, &segment.log, Action::Read, offset, memory).await;
-        let (count, memory) = read.map_err(|error| self.broken("a record cannot be read", &error))?;
-        let Some(MemoryPart::Blocks(blocks)) = memory.parts.into_iter().next() else {
-            return Err(Broken::Gone);
-        };
-        // A copy, so that the device's blocks are free at once.
-        let bytes = blocks.get(..count.min(len as usize)).unwrap_or_default().to_vec();
-        let bytes = Bytes::from_owner(Lent { bytes, _room: room });
-        let record = Record::decode(&bytes, &self.directory.seeds, segment.number, offset)?;
-        if kinds.contains(&record.kind) && record.name == name { Ok(record) } else { Err(Broken::Damaged) }
-    }
-
-    pub(crate) async fn find_page(self: &Arc<Self>, page: &PageRef) -> Lookup<Payload> {
-        let bears = page.to_bytes();
-        let name = name::of_record(Kind::Page, &bears);
-        let entry = match self.look_up(&name).await {
-            Ok(Some(entry)) if entry.kind == Known::Page => entry,
-            Ok(_) => return Lookup::Miss,
-            Err(NotYet) => return Lookup::Busy,
-        };
-        let read = match entry.place.file {
-            InFile::Small { .. } => match self.read_record(&entry, &[Kind::Page], &bears).await {
-                Ok(Record { body: Body::Packed(bytes), .. }) => Ok(Payload::from(bytes)),
-                Ok(_) => Err(Broken::Damaged),
-                Err(broken) => Err(broken),
-            },
-            InFile::Bulk { payload_len, .. } => self.read_page_extent(&entry, payload_len, &bears).await,
-        };
-        self.index.touch(&name, &entry.place);
-        answer(self, &name, &entry, read)
-    }
-
-    async fn read_page_extent(
-        &self,
-        entry: &Entry,
-        payload_len: u32,
-        name: &[u8],
-    ) -> Result<Payload, Broken> {
-        let place = self.place(entry).ok_or(Broken::Gone)?;
-        let (head, bytes) = self.read_head(&place, payload_len).await?;
-        if head.kind == Kind::Page && head.name == name { Ok(bytes) } else { Err(Broken::Damaged) }
-    }
-
-    /// Where a chunk is, if it is here.
-    async fn find_chunk(&self, chunk: &ChunkRef) -> Lookup<(Name, Entry, Source)> {
-        let name = name::of_chunk(chunk);
-        let entry = match self.look_up(&name).await {
-            Ok(Some(entry)) if entry.kind == Known::Chunk => entry,
-            Ok(_) => return Lookup::Miss,
-            Err(NotYet) => return Lookup::Busy,
-        };
-        match self.place(&entry) {
-            Some(place) if chunk.len <= payload_room(&entry) => {
-                Lookup::Hit((name, entry, Source::of_chunk(place, &chunk.digest, chunk.len)))
-            }
-            _ => Lookup::Miss,
-        }
-    }
-
-    pub(crate) async fn read_chunk(self: &Arc<Self>, chunk: &ChunkRef, from: u32, to: u32) -> Lookup<Part> {
-        let (name, entry, source) = match self.find_chunk(chunk).await {
-            Lookup::Hit(found) => found,
-            Lookup::Miss => return Lookup::Miss,
-            Lookup::Busy => return Lookup::Busy,
-        };
-        let (from, to) = (from.min(chunk.len), to.min(chunk.len));
-        let read = self.read_range(&source, from.min(to), to).await;
-        let hot = self.used(&name, &entry, to.saturating_sub(from), chunk.len);
-        answer(self, &name, &entry, read).map(|bytes| Part { bytes, hot })
-    }
-
-    /// Notes that so many bytes of a payload of `len` have been read. True when as many have been read as there are.
-    fn used(&self, name: &Name, entry: &Entry, bytes: u32, len: u32) -> bool {
-        self.index.touch(name, &entry.place);
-        // Heat counts in fifteenths. What is less than one counts as one, now and then: as often as it is a part of one.
-        let unit = (len / u32::from(HOT)).max(1);
-        let rest = bytes % unit;
-        let chance = self.chance.fetch_add(0x9E37_79B9, Ordering::Relaxed) as u32 % unit;
-        let by = bytes / unit + u32::from(chance < rest);
-        self.index.warm(name, &entry.place, by.min(HOT.into()) as u8)
-    }
-
-    pub(crate) async fn read_chunk_whole(&self, chunk: &ChunkRef) -> Lookup<Filled> {
-        let (name, entry, source) = match self.find_chunk(chunk).await {
-            Lookup::Hit(found) => found,
-            Lookup::Miss => return Lookup::Miss,
-            Lookup::Busy => return Lookup::Busy,
-        };
-        let read = self.read_whole(&source).await;
-        self.index.touch(&name, &entry.place);
-        answer(self, &name, &entry, read)
-    }
-
     /// Writes a chunk, or shares the one that is here, if that is young enough to stay for a while.
     pub(crate) async fn stage_chunk(
         self: &Arc<Self>,
@@ -414,14 +257,20 @@ impl Disk {
         let subtrees = data.subtrees().to_vec();
         let payload = data.payload();
         drop(data);
-        let pin = self.write_chunk(&chunk, payload, subtrees).await?;
+        // From now on reclaiming keeps it.
+        let pin = self.pins.hold(&name::of_chunk(&chunk));
+        self.write_chunk(&chunk, payload, subtrees).await?;
         Ok(Staged { chunk, hold: Box::new(pin) })
     }
 
-    async fn share(&self, chunk: &ChunkRef) -> Option<Pin> {
-        let Lookup::Hit((name, entry, source)) = self.find_chunk(chunk).await else { return None };
-        let pin = Pin::new(&source.place.segment);
-        if self.segments.is_old(entry.place.segment) || self.segments.get(entry.place.segment).is_none() {
+    /// Counts on a chunk that is here already, unless that is among the oldest: it would soon have to be written again.
+    async fn share(&self, chunk: &ChunkRef) -> Option<Held> {
+        let pin = self.pins.hold(&name::of_chunk(chunk));
+        let name = name::of_chunk(chunk);
+        let entry = self.index.get(&name)?;
+        let source = self.source(chunk, &entry).ok()?;
+        let condemned = self.condemned.load(Ordering::Acquire);
+        if entry.place.segment <= condemned || self.segments.is_old(entry.place.segment) {
             return None;
         }
         // The index knows half of the digest, the head all of it.
@@ -455,6 +304,10 @@ impl Disk {
                     .await
             }
             NewBody::Chunks { staged, pages } => {
+                if !staged.iter().all(|staged| self.has(&staged.chunk)) {
+                    // One has turned out to be damaged, or could not be written again when its segment went.
+                    return Err(Refusal::Failed);
+                }
                 self.put_pages(key, meta, &pages).await?;
                 let root = self
                     .put_record(Kind::Root, key.as_bytes(), name::of_key(key), meta, Payload::new(), &[])
@@ -464,6 +317,10 @@ impl Disk {
             }
             NewBody::Elsewhere => Err(Refusal::Failed),
         }
+    }
+
+    pub(crate) fn has(&self, chunk: &ChunkRef) -> bool {
+        self.index.get(&name::of_chunk(chunk)).is_some_and(|entry| entry.kind == Known::Chunk)
     }
 
     /// Writes what a faster tier has evicted.
@@ -480,7 +337,7 @@ impl Disk {
                 self.put_record(Kind::Root, key.as_bytes(), name::of_key(&key), &meta, nothing, &[]).await
             }
             Evicted::Page(page, digests) => self.put_page(&page, digests, self.clock.now_ms()).await,
-            Evicted::Chunk(chunk, body) => self.write_chunk(&chunk, body, Vec::new()).await.map(drop),
+            Evicted::Chunk(chunk, body) => self.write_chunk(&chunk, body, Vec::new()).await,
         }
     }
 
@@ -489,7 +346,7 @@ impl Disk {
         chunk: &ChunkRef,
         payload: Payload,
         subtrees: Vec<Digest>,
-    ) -> Result<Pin, Refusal> {
+    ) -> Result<(), Refusal> {
         let start = chunk.number * CHUNK_SIZE;
         let arriving = Arriving {
             kind: Kind::Chunk,
@@ -538,11 +395,11 @@ impl Disk {
         if packed || payload.is_empty() {
             let body = Body::Packed(payload.to_contiguous());
             let record = Record { kind, name, meta: meta.clone(), body };
-            return self.append(&[(hash, record)]).await;
+            return self.append(hash, &record).await;
         }
         let subtrees = subtrees.to_vec();
         let arriving = Arriving { kind, name, hash, meta: meta.clone(), payload, subtrees, number: 0 };
-        self.write_extent(arriving).await.map(drop)
+        self.write_extent(arriving).await
     }
 
     pub(crate) async fn delete(self: &Arc<Self>, key: &Key) -> Result<bool, Refusal> {
@@ -557,7 +414,7 @@ impl Disk {
         let meta = Metadata::new(0, Digest([0; 32]), version, self.clock.now_ms());
         let name = Bytes::copy_from_slice(key.as_bytes());
         let record = Record { kind: Kind::Tombstone, name, meta, body: Body::Packed(Bytes::new()) };
-        self.append(&[(hash, record)]).await?;
+        self.append(hash, &record).await?;
         Ok(is_value(&entry))
     }
 
@@ -583,42 +440,6 @@ pub(crate) fn largest_promise(config: &DiskConfig) -> u64 {
 /// that can be made one after another to one upload never come to more than there is.
 fn permits(bytes: u64, largest: u64) -> Option<u32> {
     (bytes <= largest).then_some((bytes / PROMISE) as u32)
-}
-
-/// Bytes that an entry's extent has room for.
-fn payload_room(entry: &Entry) -> u32 {
-    if let InFile::Bulk { payload_len, .. } = entry.place.file { payload_len } else { 0 }
-}
-
-/// A value of at most one chunk in an extent whose head has been read.
-struct ApartExtent {
-    disk: Arc<Disk>,
-    name: Name,
-    entry: Entry,
-    source: Source,
-}
-
-impl ApartExtent {
-    fn new(disk: &Arc<Disk>, name: Name, entry: Entry, place: Place, head: &Head) -> Self {
-        Self { disk: Arc::clone(disk), name, entry, source: Source::of_head(place, head) }
-    }
-}
-
-impl Apart for ApartExtent {
-    fn read(&self, from: u32, to: u32) -> Reply<'_, Lookup<Part>> {
-        Reply::Later(Box::pin(async move {
-            let read = self.disk.read_range(&self.source, from, to).await;
-            let hot = self.disk.used(&self.name, &self.entry, to.saturating_sub(from), self.source.len);
-            answer(&self.disk, &self.name, &self.entry, read).map(|bytes| Part { bytes, hot })
-        }))
-    }
-
-    fn read_whole(&self) -> Reply<'_, Lookup<Filled>> {
-        Reply::Later(Box::pin(async move {
-            let read = self.disk.read_whole(&self.source).await;
-            answer(&self.disk, &self.name, &self.entry, read)
-        }))
-    }
 }
 
 impl Tier for DiskTier {

@@ -10,7 +10,6 @@ use elcache_core::payload::Payload;
 use crate::config::Durability;
 use crate::directory::perform;
 use crate::disk::Disk;
-use crate::index::Refused;
 use crate::index::entry::Name;
 use crate::io::{Action, Memory, Part};
 use crate::log::{Batch, Change, Failed};
@@ -65,8 +64,8 @@ impl Disk {
         self.counters.written.fetch_add(end - offset, Ordering::Relaxed);
         drop(permits);
         let mut known = Ok(());
-        for (name, change) in &changes {
-            known = self.apply(name, change).await.and(known);
+        for (held, change) in changes {
+            known = self.apply(held.name(), &change).and(known);
         }
         if let Some(data_len) = seal {
             self.sealed(segment.number, end, data_len).await;
@@ -74,30 +73,23 @@ impl Disk {
         done.send_replace(Some(known));
     }
 
-    async fn apply(&self, name: &Name, change: &Change) -> Result<(), Failed> {
+    fn apply(&self, name: &Name, change: &Change) -> Result<(), Failed> {
         let Change::Put(entry) = change else {
             self.index.remove(name);
             return Ok(());
         };
-        let mut refused = self.index.put(name, entry).err();
-        while refused == Some(Refused::Full) {
-            // Memory for the index is won by what is oldest on the disk.
-            let freed = self.free_lowest().await == Ok(true);
-            self.forget_freed().await;
-            refused = self.index.put(name, entry).err();
-            if !freed {
-                break;
-            }
+        let put = self.index.put(name, entry);
+        if self.index.is_tight() {
+            self.reclaim.notify_one();
         }
-        if refused.is_some() {
+        put.map(drop).map_err(|_| {
             // The record is on the disk and the index does not know it: nothing more may be written, since a deletion would
             // not find it.
             self.index.remove(name);
             self.state.lock().failed = true;
             tracing::error!("there is no memory for the disk's index: the disk takes no more writes");
-            return Err(Failed);
-        }
-        Ok(())
+            Failed
+        })
     }
 
     /// A log that could not be written to its end is cut to what is certain; where that fails too, the disk takes no

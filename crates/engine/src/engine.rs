@@ -229,17 +229,16 @@ impl Engine {
         let _writing = self.order.write(key).await;
         self.ready().await?;
         let current = self.current(key).await?;
-        if current.is_none() {
-            return Ok(false);
-        }
-        if !condition.holds(current.as_ref()) {
+        if current.is_some() && !condition.holds(current.as_ref()) {
             return Err(WriteError::ConditionFailed);
         }
-        // The slowest first: what is gone there cannot come back from there.
+        // Even if nothing was found: what cannot be read at the moment may be there again later. The slowest first: what is
+        // gone there cannot come back from there.
+        let mut removed = current.is_some();
         for tier in self.tiers.iter().rev() {
-            tier.remove(key).get().await.map_err(refused)?;
+            removed |= tier.remove(key).get().await.map_err(refused)?;
         }
-        Ok(true)
+        Ok(removed)
     }
 
     /// The directories that the tiers are in.

@@ -12,15 +12,13 @@ mod arc_core;
 mod replay;
 #[path = "traces/shell.rs"]
 mod shell;
-#[path = "traces/trace.rs"]
-mod trace;
 
 use std::time::Instant;
 
 use arc_core::ArcCore;
+use elcache_traces::Request;
 use replay::{Outcome, replay, replay_on};
 use shell::Shell;
-use trace::Request;
 
 /// Shards asked for, `None` for the default; threads.
 const SHELLS: &[(Option<usize>, usize)] = &[(None, 1), (None, 2), (Some(8), 1), (Some(8), 2)];
@@ -54,8 +52,8 @@ const REFERENCES: &[(&str, &[(u64, Known)])] = &[
 ];
 
 fn main() -> std::io::Result<()> {
-    let Some(folder) = trace::folder() else {
-        eprintln!("{}", trace::absent("the table of hit ratios"));
+    let Some(folder) = elcache_traces::folder() else {
+        eprintln!("{}", elcache_traces::absent("the table of hit ratios"));
         return Ok(());
     };
     let wanted = std::env::args().nth(1).unwrap_or_default();
@@ -64,7 +62,7 @@ fn main() -> std::io::Result<()> {
         "trace", "capacity", "shards x threads", "hits", "ratio %", "bytes %", "ns/request"
     );
     for (name, rows) in REFERENCES.iter().filter(|(name, _)| name.contains(&wanted)) {
-        let requests = trace::load(&folder, name)?;
+        let requests = elcache_traces::load(&folder, name)?;
         for (capacity, known) in *rows {
             let (core, row) = run(&requests, || replay(&mut ArcCore::new(*capacity), &requests));
             println!("{name:<23}{capacity:>12}  {:<20}{row}  {}", "core", compare(&core, known));

@@ -145,7 +145,7 @@ pub(crate) fn leaving(content: &[u8]) -> Option<Leaving<'_>> {
     let (kind, name) = name_of(content)?;
     Some(match kind {
         Kind::Value | Kind::Root => Leaving::Value(name),
-        Kind::Page => Leaving::Page(page_ref(name)?),
+        Kind::Page => Leaving::Page(PageRef::from_bytes(name)?),
         Kind::Chunk => Leaving::Chunk(Digest(*name.first_chunk()?)),
     })
 }
@@ -265,21 +265,6 @@ pub(crate) fn chunk_name(chunk: &ChunkRef) -> [u8; 32] {
     chunk.digest.0
 }
 
-/// The page of a page's name.
-pub(crate) fn page_ref(name: &[u8]) -> Option<PageRef> {
-    let number = u64::from_le_bytes(*name.last_chunk()?);
-    Some(PageRef { owner: page_owner(name)?, number })
-}
-
-/// The owner in a page's name.
-pub(crate) fn page_owner(name: &[u8]) -> Option<Owner> {
-    let (key, rest) = name.split_first_chunk()?;
-    let (view, rest) = rest.split_first_chunk()?;
-    let sequence = rest.first_chunk()?;
-    let version = Version { view: u64::from_le_bytes(*view), sequence: u64::from_le_bytes(*sequence) };
-    Some(Owner { key: KeyHash(*key), version })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,13 +317,5 @@ mod tests {
     fn a_plain_value_has_fifty_bytes_of_metadata() {
         let meta = Metadata::new(0, Digest([0; 32]), Version { view: 0, sequence: 1 }, 1);
         assert_eq!(encode_value(Kind::Value, b"key", &meta).len(), 50 + 3);
-    }
-
-    #[test]
-    fn page_names_carry_their_owner() {
-        let owner = Owner { key: KeyHash([9; 16]), version: Version { view: 3, sequence: 4 } };
-        let name = PageRef { owner, number: 5 }.to_bytes();
-        assert_eq!(page_owner(&name), Some(owner));
-        assert_eq!(page_owner(&name[..20]), None);
     }
 }

@@ -122,10 +122,9 @@ impl Store {
         shard.hit(name).map(|record| shard.own(record))
     }
 
-    /// Whether a chunk is here, without counting a use.
-    pub(crate) fn has_chunk(&self, chunk: &ChunkRef) -> bool {
-        let bytes = layout::chunk_name(chunk);
-        let name = self.name(Kind::Chunk, &bytes);
+    /// Whether a record is here, without counting a use.
+    pub(crate) fn has(&self, kind: Kind, bytes: &[u8]) -> bool {
+        let name = self.name(kind, bytes);
         self.shard(name.hash).find(name).is_some()
     }
 
@@ -200,7 +199,7 @@ impl Store {
 
     /// Stores a chunk for no value in particular: it is a copy.
     pub(crate) fn keep_chunk(&self, chunk: &ChunkRef, body: PageBuffer) -> Result<(), NoRoom> {
-        if self.has_chunk(chunk) {
+        if self.has(Kind::Chunk, &layout::chunk_name(chunk)) {
             return Ok(());
         }
         let bytes = layout::chunk_name(chunk);
@@ -425,7 +424,7 @@ impl Store {
     /// A root or page of which chunks are here is not evicted before them.
     fn pinned(&self, kind: Kind, content: &[u8]) -> bool {
         let owner = match (kind, layout::name_of(content)) {
-            (Kind::Page, Some((_, name))) => layout::page_owner(name),
+            (Kind::Page, Some((_, name))) => PageRef::from_bytes(name).map(|page| page.owner),
             (Kind::Root, Some((_, key))) => Key::new(key.to_vec())
                 .ok()
                 .and_then(|key| layout::root_owner(content, key.hash()))
@@ -452,7 +451,7 @@ fn evicted(record: OwnedRef) -> Option<Evicted> {
             layout::decode_value(content, 0).map(|(meta, _)| meta)?,
         ),
         Kind::Page => {
-            let page = layout::page_ref(name)?;
+            let page = PageRef::from_bytes(name)?;
             let body_at = layout::plain_body_at(content);
             Evicted::Page(page, record.body(body_at, 0, usize::MAX))
         }
@@ -513,7 +512,7 @@ mod tests {
         };
         store.open_value(owner, &key);
         put(0);
-        assert!(store.evict(None).is_some() && !store.has_chunk(&chunk(0)));
+        assert!(store.evict(None).is_some() && !store.has(Kind::Chunk, &layout::chunk_name(&chunk(0))));
         put(1);
         store
             .put_page(&PageRef { owner, number: 0 }, &[chunk(0).digest.0, chunk(1).digest.0].concat())
@@ -526,6 +525,6 @@ mod tests {
         assert!(store.get(key.as_bytes()).is_some());
         assert!(store.remove(key.as_bytes(), |_| true));
         store.reap();
-        assert_eq!((store.has_chunk(&chunk(1)), store.used_bytes()), (false, 0));
+        assert_eq!((store.has(Kind::Chunk, &layout::chunk_name(&chunk(1))), store.used_bytes()), (false, 0));
     }
 }

@@ -14,8 +14,8 @@ use elcache_core::clock::Clock;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
 use elcache_core::tier::{
-    Below, Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply,
-    Root, Staged, Tier, TierName, Usage,
+    Above, Below, Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Refusal,
+    Reply, Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use parking_lot::{Mutex, RwLock};
@@ -363,7 +363,7 @@ impl Tier for MemoryTier {
     }
 
     fn has_chunk(&self, chunk: &ChunkRef) -> Reply<'_, bool> {
-        Reply::Ready(self.store.has_chunk(chunk))
+        Reply::Ready(self.store.has(Kind::Chunk, &layout::chunk_name(chunk)))
     }
 
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
@@ -426,6 +426,16 @@ impl Tier for MemoryTier {
 
     fn usage(&self) -> Usage {
         self.store.usage()
+    }
+}
+
+impl Above for MemoryTier {
+    fn holds(&self, leaving: Leaving<'_>) -> bool {
+        match leaving {
+            Leaving::Value(key) => self.store.has(Kind::Value, key),
+            Leaving::Page(page) => self.store.has(Kind::Page, &page.to_bytes()),
+            Leaving::Chunk(digest) => self.store.has(Kind::Chunk, &digest.0),
+        }
     }
 }
 

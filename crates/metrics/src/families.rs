@@ -212,6 +212,14 @@ pub(crate) static FAMILIES: &[Family] = &[
         collect: |from, to| known(to, device(from).map(|usage| usage.written_bytes)),
     },
     Family {
+        name: "elcache_disk_rewritten_bytes_total",
+        kind: Kind::Counter,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes of elcache_disk_written_bytes_total that were there before, and were written again because they are in use.",
+        collect: |from, to| known(to, device(from).map(|usage| usage.rewritten_bytes)),
+    },
+    Family {
         name: "elcache_disk_errors_total",
         kind: Kind::Counter,
         labels: &["kind"],

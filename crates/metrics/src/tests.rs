@@ -50,8 +50,13 @@ fn snapshot(tiers: &[TierName]) -> Snapshot {
         evicted_expired: 2,
         device: None,
     };
-    let device =
-        DeviceUsage { engine: "io_uring", stored_bytes: 100, written_bytes: 110, ..DeviceUsage::default() };
+    let device = DeviceUsage {
+        engine: "io_uring",
+        stored_bytes: 100,
+        written_bytes: 110,
+        rewritten_bytes: 5,
+        ..DeviceUsage::default()
+    };
     let of = |tier: TierName| Usage { device: (tier == TierName::Disk).then_some(device), ..usage };
     Snapshot {
         tiers: tiers.iter().map(|tier| (*tier, of(*tier))).collect(),

@@ -127,6 +127,8 @@ fn disk_config(config: &Config, max_bytes: u64) -> DiskConfig {
             Durability::Power => Survives::Power,
         },
         high_watermark: config.disk.high_watermark,
+        low_watermark: config.disk.low_watermark,
+        write_amplification_max: config.disk.write_amplification_max,
         patience: limit.mul_f64(PATIENCE),
     }
 }

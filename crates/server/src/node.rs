@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use elcache_core::budget::Budget;
 use elcache_core::clock::SystemClock;
-use elcache_core::tier::Tier;
+use elcache_core::tier::{Above, Tier};
 use elcache_disk::Disks;
 use elcache_engine::{Engine, EngineConfig};
 use elcache_http::health::State;
@@ -100,6 +100,10 @@ impl Node {
         let engine = Engine::new(engine_config, tiers, memory.clone(), clock, budget, Arc::clone(&metrics));
         if let Some(demoter) = engine.demoter() {
             memory.set_below(demoter);
+        }
+        if let Some(disk) = &disk {
+            let above: Arc<dyn Above> = memory.clone();
+            disk.disks.set_above(&above);
         }
         let app = App::new(engine, metrics, http);
         Ok(Self { name, app, memory, disk, listener })

@@ -21,14 +21,14 @@ mod view;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use elcache_core::budget::Budget;
 use elcache_core::clock::Clock;
 use elcache_core::payload::Buffers;
-use elcache_core::tier::{DeviceUsage, DirectoryUsage, Usage};
+use elcache_core::tier::{Above, DeviceUsage, DirectoryUsage, Usage};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -162,6 +162,8 @@ struct Shared {
     started: AtomicBool,
     /// Nothing is taken out or tried any more.
     closing: AtomicBool,
+    /// A faster tier, once it is known.
+    above: OnceLock<Weak<dyn Above>>,
     patience: Duration,
     node: [u8; 16],
     node_name: String,
@@ -186,6 +188,12 @@ impl Disks {
     /// What the directories call the node.
     pub fn node_name(&self) -> &str {
         &self.shared.node_name
+    }
+
+    /// Connects a faster tier: what that has is in use. The first one counts.
+    pub fn set_above(&self, above: &Arc<dyn Above>) {
+        let _ = self.shared.above.set(Arc::downgrade(above));
+        self.shared.view().members.iter().for_each(|member| member.tier.set_above(above));
     }
 
     /// How the directories are.
@@ -298,6 +306,9 @@ impl Shared {
             buffers: Arc::clone(&self.buffers),
             clock: Arc::clone(&self.clock),
         })?;
+        if let Some(above) = self.above.get().and_then(Weak::upgrade) {
+            tier.set_above(&above);
+        }
         let mut recovery = tier.disk.recovery.subscribe();
         let progress = self.progress.clone();
         tokio::spawn(async move {
@@ -349,6 +360,7 @@ impl Shared {
             engine: self.seats.first().map_or("", |seat| seat.device.name()),
             stored_bytes: sum(|counters| &counters.stored),
             written_bytes: sum(|counters| &counters.written),
+            rewritten_bytes: sum(|counters| &counters.rewritten),
             read_bytes: sum(|counters| &counters.read),
             io_errors: sum(|counters| &counters.failed),
             damaged: sum(|counters| &counters.damaged),

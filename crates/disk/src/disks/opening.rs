@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
@@ -59,6 +59,7 @@ pub(super) async fn open(parts: DisksParts) -> Result<Arc<Shared>, DisksError> {
         leaving: AtomicBool::new(false),
         started: AtomicBool::new(false),
         closing: AtomicBool::new(false),
+        above: OnceLock::new(),
         seats,
         node,
         node_name,

@@ -18,15 +18,14 @@ use super::{Disks, Shared};
 use crate::disk::{Disk, NotYet, is_value};
 use crate::format::record::Kind;
 use crate::index::entry::{Entry, Kind as Known, Name};
-use crate::io::Gate;
 use crate::name;
 use crate::tier::{PROMISE, largest_promise};
 
 /// A chunk of an unfinished upload, and the directory that has it.
 struct Kept {
-    hold: Hold,
-    gate: Arc<Gate>,
-    taken: Taken,
+    disk: Arc<Disk>,
+    _hold: Hold,
+    _taken: Taken,
 }
 
 /// Bytes of unfinished uploads in a directory.
@@ -130,22 +129,18 @@ impl Shared {
     }
 
     async fn commit(&self, key: &Key, meta: &Metadata, body: NewBody<'_>) -> Result<(), Refusal> {
-        let mut kept = Vec::new();
-        let body = match body {
-            NewBody::Chunks { staged, pages } => {
-                let staged = staged.into_iter().map(|staged| unpack(staged, &mut kept)).collect();
-                NewBody::Chunks { staged, pages }
-            }
-            body => body,
+        let (body, staged) = match body {
+            NewBody::Chunks { staged, pages } => (NewBody::Chunks { staged: Vec::new(), pages }, staged),
+            body => (body, Vec::new()),
         };
-        if kept.iter().any(|(gate, _)| gate.is_shut()) {
-            // A chunk went with its directory.
+        if !staged.iter().all(is_kept) {
             return Err(Refusal::Failed);
         }
         let home = self.clear(key).await?;
         let mut doubt = Doubt { member: &home, name: name::of_key(key), is_written: false };
         let committed = home.disk.commit_value(key, meta, body).await;
         doubt.is_written = committed.is_ok();
+        drop(staged);
         committed
     }
 
@@ -173,9 +168,8 @@ impl Shared {
         let home = view.home_among(&name, has_room).or_else(|| view.home(&name)).ok_or(Refusal::Failed)?;
         let taken = self.seats.get(home.seat).map(|seat| Taken::new(&seat.staged, len));
         let Staged { chunk, hold } = home.disk.stage_chunk(chunk, data).await?;
-        let taken = taken.ok_or(Refusal::Failed)?;
-        let gate = Arc::clone(&home.disk.gate);
-        Ok(Staged { chunk, hold: Box::new(Kept { hold, gate, taken }) })
+        let kept = Kept { disk: Arc::clone(&home.disk), _hold: hold, _taken: taken.ok_or(Refusal::Failed)? };
+        Ok(Staged { chunk, hold: Box::new(kept) })
     }
 
     async fn demote(&self, evicted: Evicted) -> Result<(), Refusal> {
@@ -232,17 +226,10 @@ impl Shared {
     }
 }
 
-/// A chunk as its directory knows it; the rest is put aside.
-fn unpack(staged: Staged, kept: &mut Vec<(Arc<Gate>, Taken)>) -> Staged {
-    let Staged { chunk, hold } = staged;
-    match hold.downcast::<Kept>() {
-        Ok(found) => {
-            let Kept { hold, gate, taken } = *found;
-            kept.push((gate, taken));
-            Staged { chunk, hold }
-        }
-        Err(hold) => Staged { chunk, hold },
-    }
+/// Whether a chunk is where it was staged: its directory may be out of service by now, or may have lost it.
+fn is_kept(staged: &Staged) -> bool {
+    let kept = staged.hold.downcast_ref::<Kept>();
+    kept.is_some_and(|kept| !kept.disk.gate.is_shut() && kept.disk.has(&staged.chunk))
 }
 
 fn is_page(entry: &Entry) -> bool {

@@ -4,6 +4,7 @@ use bytes::{Buf, BufMut, Bytes};
 use elcache_core::digest::Digest;
 use elcache_core::value::{KeptHeaders, Metadata, OperationId, Version};
 
+use super::entries::Place;
 use super::{Damaged, RECORD_ALIGN, Seeds, Spot, take, take_array};
 
 /// Check and length, which come before what is checked and what an extent's head repeats.
@@ -91,6 +92,14 @@ impl Record {
         match &self.body {
             Body::Packed(bytes) => packed_len(&self.name, &self.meta, bytes.len()),
             Body::Extent(_) => extent_len(&self.name, &self.meta),
+        }
+    }
+
+    /// Where it is, when it stands at `offset` of a log with `len` bytes.
+    pub(crate) fn place(&self, offset: u64, len: usize) -> Place {
+        match self.body {
+            Body::Extent(extent) => Place::Data(extent),
+            Body::Packed(_) => Place::Log { offset, len: len as u32 },
         }
     }
 

@@ -8,6 +8,8 @@ mod faults;
 mod flips;
 mod golden;
 mod model;
+mod reclaim;
 mod refused;
 mod small;
 mod support;
+mod traces;

@@ -273,14 +273,23 @@ impl Value {
                 tier.tier().commit(&self.key, &self.meta, NewBody::Filled(filled)).get().await
             }
             Shape::Chunks(..) => {
-                let mut staged: Vec<Staged> = Vec::new();
-                for (chunk, bytes) in self.chunks() {
-                    staged.push(tier.tier().stage(chunk, arena.filled(&bytes, chunk.number)).get().await?);
-                }
-                let body = NewBody::Chunks { staged, pages: self.pages() };
-                tier.tier().commit(&self.key, &self.meta, body).get().await
+                let staged = self.stage(tier, arena).await?;
+                self.commit(tier, staged).await
             }
         }
+    }
+
+    pub(super) async fn stage(&self, tier: &impl AsTier, arena: &Arena) -> Result<Vec<Staged>, Refusal> {
+        let mut staged = Vec::new();
+        for (chunk, bytes) in self.chunks() {
+            staged.push(tier.tier().stage(chunk, arena.filled(&bytes, chunk.number)).get().await?);
+        }
+        Ok(staged)
+    }
+
+    pub(super) async fn commit(&self, tier: &impl AsTier, staged: Vec<Staged>) -> Result<(), Refusal> {
+        let body = NewBody::Chunks { staged, pages: self.pages() };
+        tier.tier().commit(&self.key, &self.meta, body).get().await
     }
 
     /// Reads it all in several ways and compares. An error says what differs; a part that is missing is none: false.

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::trace::Request;
+use elcache_traces::Request;
 
 /// A cache as a trace sees it.
 pub(crate) trait Replay {

@@ -59,7 +59,7 @@ macro_rules! key {
     };
 }
 
-const RECLAIMING: Availability = With("the disk tier's reclaiming");
+const ADMISSION: Availability = With("the disk tier's admission");
 const CLUSTER: Availability = With("cluster mode");
 const LOCAL: Availability = With("the Unix socket for the C SDK");
 const SECURITY: Availability = With("TLS and access control");
@@ -73,16 +73,16 @@ pub(super) static KEYS: &[Key] = &[
     key!(memory.low_watermark, Now, Live),
     key!(disk.path, Now, Restart),
     key!(disk.max_size, Now, Restart),
-    key!(disk.admission, RECLAIMING, Restart),
-    key!(disk.write_rate_max, RECLAIMING, Restart),
+    key!(disk.admission, ADMISSION, Restart),
+    key!(disk.write_rate_max, ADMISSION, Restart),
     key!(disk.use_direct_io, Now, Restart),
     key!(disk.use_fallocate, Now, Restart),
     key!(disk.io_engine, Now, Restart),
     key!(disk.durability, Now, Restart),
     key!(disk.segment_size, Now, Restart),
-    key!(disk.write_amplification_max, RECLAIMING, Restart),
+    key!(disk.write_amplification_max, Now, Restart),
     key!(disk.high_watermark, Now, Restart),
-    key!(disk.low_watermark, RECLAIMING, Restart),
+    key!(disk.low_watermark, Now, Restart),
     key!(network.bind_address, Now, Restart),
     key!(network.http_port, Now, Restart),
     key!(network.https_port, SECURITY, Restart),

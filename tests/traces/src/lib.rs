@@ -2,6 +2,7 @@
 //!
 //! A trace is zstd-compressed CSV, `timestamp,key,size`. The project carries none, so whoever replays one looks for
 //! the folder first and says so when it is not there.
+#![forbid(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -10,31 +11,36 @@ use std::path::{Path, PathBuf};
 use ruzstd::decoding::StreamingDecoder;
 
 /// The variable that names the folder.
-pub(crate) const FOLDER_VARIABLE: &str = "ELCACHE_TRACES";
+pub const FOLDER_VARIABLE: &str = "ELCACHE_TRACES";
 /// Where it is otherwise, from the root of the workspace.
 const FOLDER: &str = "../shared/traces";
 
 /// One line of a trace.
 #[derive(Clone, Copy)]
-pub(crate) struct Request {
-    pub(crate) key: u64,
-    pub(crate) size: u32,
+pub struct Request {
+    /// What is asked for.
+    pub key: u64,
+    /// Its size in bytes, or 1 where a request is a page.
+    pub size: u32,
 }
 
 /// The folder of the traces, if there is one.
-pub(crate) fn folder() -> Option<PathBuf> {
+pub fn folder() -> Option<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = std::env::var_os(FOLDER_VARIABLE).map_or_else(|| workspace.join(FOLDER), PathBuf::from);
     folder.is_dir().then_some(folder)
 }
 
 /// What to print when there is none.
-pub(crate) fn absent(what: &str) -> String {
+pub fn absent(what: &str) -> String {
     format!("SKIPPED: {what}: no traces in {FOLDER}; set {FOLDER_VARIABLE} to the folder that has them")
 }
 
 /// Reads a whole trace.
-pub(crate) fn load(folder: &Path, name: &str) -> io::Result<Vec<Request>> {
+///
+/// # Errors
+/// When it is not there, or not what it should be.
+pub fn load(folder: &Path, name: &str) -> io::Result<Vec<Request>> {
     let compressed = BufReader::new(File::open(folder.join(format!("{name}.csv.zst")))?);
     let csv = StreamingDecoder::new(compressed).map_err(io::Error::other)?;
     let mut lines = BufReader::with_capacity(1 << 16, csv);
