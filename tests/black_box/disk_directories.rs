@@ -301,20 +301,20 @@ fn a_file_system_that_somebody_else_fills() {
         assert!(matches!(answer.status, 201 | 204 | 503), "{answer:?}");
         answer.status != 503
     };
-    assert!((0..200).all(put));
+    assert!((0..900).all(put));
     let filled = run("dd", &["if=/dev/zero", &format!("of={}", path.join("fill").display()), "bs=1M"]);
     assert!(!filled, "it is full");
-    let taken = (200..260).filter(|number| put(*number)).count();
-    report(format_args!("{taken} of 60 writes were taken by a full file system"));
+    let taken = (900..930).filter(|number| put(*number)).count();
+    report(format_args!("{taken} of 30 writes were taken by a full file system"));
     let (status, text) = health(&node);
     assert!(status == 200 && !text.contains("out of service"), "{text}");
-    for number in 0..260 {
+    for number in 0..930 {
         is_right(number, &node.get(&target(number)));
     }
     std::fs::remove_file(path.join("fill")).expect("there is room again");
-    let works = wait_for(BACK, || put(300).then_some(()));
+    let works = wait_for(BACK, || put(1000).then_some(()));
     assert!(works.is_some(), "{}", node.log());
-    assert!(is_right(300, &node.get(&target(300))));
+    assert!(is_right(1000, &node.get(&target(1000))));
     node.assert_healthy();
 }
 
