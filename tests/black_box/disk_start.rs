@@ -91,7 +91,7 @@ fn a_disk_below_the_minimum_is_refused_and_the_minimum_works() {
 }
 
 /// What starts a program as nobody, where the tests run as root; nothing where they run as somebody else.
-fn as_nobody() -> Vec<&'static str> {
+pub(crate) fn as_nobody() -> Vec<&'static str> {
     if rustix::process::geteuid().is_root() {
         ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"].to_vec()
     } else {
@@ -134,7 +134,7 @@ fn an_unprivileged_user_gets_a_cache_of_their_own_and_the_log_says_so() {
 }
 
 /// A command line of its own, in the environment of the tests' nodes.
-fn only(line: &[&str]) -> Command {
+pub(crate) fn only(line: &[&str]) -> Command {
     let like = command_under(&[], &[], &[]);
     let mut command = Command::new(line[0]);
     command.args(&line[1..]);

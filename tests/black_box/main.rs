@@ -4,6 +4,7 @@
 
 mod conditions;
 mod disk_capacity;
+mod disk_directories;
 mod disk_kill;
 mod disk_recovery;
 mod disk_restart;

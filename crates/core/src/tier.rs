@@ -310,6 +310,21 @@ pub struct DeviceUsage {
     pub recovering: bool,
 }
 
+/// One of the directories that a tier is in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryUsage {
+    /// Where it is.
+    pub path: String,
+    /// Whether it is read and written.
+    pub in_service: bool,
+    /// Bytes in use.
+    pub size_bytes: u64,
+    /// Bytes that may be in use.
+    pub capacity_bytes: u64,
+    /// Operations that failed, since the start.
+    pub errors: u64,
+}
+
 /// A level of the cache. Answers may be out of date the moment they are given: whoever needs more asks again.
 pub trait Tier: Send + Sync + 'static {
     /// Which one it is.
@@ -368,6 +383,17 @@ pub trait Tier: Send + Sync + 'static {
 
     /// How full it is.
     fn usage(&self) -> Usage;
+
+    /// The directories that it is in, if it is in any.
+    fn directories(&self) -> Vec<DirectoryUsage> {
+        Vec::new()
+    }
+
+    /// Whether it takes values at the moment. One that does not still knows what it has: of that it lets nothing be replaced or deleted,
+    /// which [`Tier::remove`] refuses.
+    fn takes_values(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

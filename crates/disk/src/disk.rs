@@ -17,7 +17,7 @@ use crate::directory::{Directory, Lock};
 use crate::format::record::Record;
 use crate::index::Index;
 use crate::index::entry::{Entry, Kind, Name};
-use crate::io::Device;
+use crate::io::{Device, Gate};
 use crate::log::{Append, By, Failed, Need, Open, Outcome, State};
 use crate::segment::{Segment, Segments};
 use crate::sums::SumsCache;
@@ -27,6 +27,8 @@ use crate::tally::Tally;
 const WAITING: usize = 8 << 20;
 /// Room is given out in these.
 pub(crate) const PERMIT: usize = 1 << 10;
+/// The least of either that a directory has, where several share it.
+const SHARE_MIN: usize = 512 << 10;
 /// Bytes that may be with readers at once in other memory than the budget's buffers.
 const LENT: usize = 8 << 20;
 
@@ -76,9 +78,11 @@ pub(crate) struct Counters {
 pub(crate) struct Disk {
     pub(crate) config: DiskConfig,
     pub(crate) device: Arc<dyn Device>,
+    /// What the device is behind; nothing is awaited longer than until it is shut.
+    pub(crate) gate: Arc<Gate>,
     pub(crate) directory: Directory,
     /// Given back when the last task that may write has ended.
-    _lock: Option<Lock>,
+    _lock: Option<Arc<Lock>>,
     pub(crate) index: Index,
     pub(crate) segments: Segments,
     pub(crate) state: Mutex<State>,
@@ -109,7 +113,7 @@ pub(crate) struct Disk {
     /// Ranges of payloads that are being read.
     pub(crate) reading: AtomicUsize,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) counters: Counters,
+    pub(crate) counters: Arc<Counters>,
     /// What uploads may still be promised.
     pub(crate) promises: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
@@ -121,8 +125,12 @@ pub(crate) struct Disk {
 pub(crate) struct Parts {
     pub(crate) config: DiskConfig,
     pub(crate) device: Arc<dyn Device>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) directory: Directory,
-    pub(crate) lock: Option<Lock>,
+    pub(crate) lock: Option<Arc<Lock>>,
+    pub(crate) counters: Arc<Counters>,
+    /// How many directories share the memory for what waits and what is lent.
+    pub(crate) sharers: usize,
     pub(crate) index: Index,
     pub(crate) sums: SumsCache,
     pub(crate) budget: Arc<Budget>,
@@ -132,18 +140,20 @@ pub(crate) struct Parts {
 
 impl Disk {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, device, directory, lock, index, sums, budget, buffers, clock } = parts;
+        let Parts { config, device, gate, directory, lock, counters, sharers, .. } = parts;
+        let Parts { index, sums, budget, buffers, clock, .. } = parts;
         let promises = crate::tier::largest_promise(&config) / crate::tier::PROMISE;
         Arc::new(Self {
             config,
             device,
+            gate,
             directory,
             _lock: lock,
             index,
             segments: Segments::default(),
             state: Mutex::default(),
             work: Notify::new(),
-            waiting: Arc::new(Semaphore::new(WAITING / PERMIT)),
+            waiting: Arc::new(Semaphore::new(share(WAITING, sharers))),
             growing: tokio::sync::Mutex::new(()),
             wanted: AtomicBool::new(false),
             reclaim: Notify::new(),
@@ -156,10 +166,10 @@ impl Disk {
             sums,
             recovery: watch::Sender::new(Recovery::Running(0)),
             buffers,
-            lent: Arc::new(Semaphore::new(LENT / PERMIT)),
+            lent: Arc::new(Semaphore::new(share(LENT, sharers))),
             reading: AtomicUsize::new(0),
             clock,
-            counters: Counters::default(),
+            counters,
             promises: Arc::new(Semaphore::new(promises as usize)),
             stopping: AtomicBool::new(false),
             chance: AtomicU64::new(0),
@@ -298,10 +308,22 @@ impl Disk {
         tracing::error!(directory = %self.directory.path.display(), %error, "{what}");
     }
 
+    /// Nothing is to be read or written here any more: whoever waits hears that it has failed.
+    pub(crate) fn give_up_all(&self) {
+        self.state.lock().abandon_all();
+        self.waiting.close();
+        self.work.notify_one();
+    }
+
     /// The highest version of any record that is known.
     pub(crate) fn highest(&self) -> Version {
         self.state.lock().highest
     }
+}
+
+/// A directory's part of so many bytes, in permits. The largest record finds room in it.
+fn share(bytes: usize, sharers: usize) -> usize {
+    (bytes / sharers.max(1)).max(SHARE_MIN) / PERMIT
 }
 
 /// It cannot be said yet.

@@ -4,7 +4,8 @@
 //! are this crate's invariants.
 //!
 //! # Layout
-//! - [`tier`]: the tier as the coordinator sees it: values, chunks, pages, uploads.
+//! - `disks`: all directories of a node as one tier: what belongs where, which of them serve.
+//! - [`tier`]: one directory as a tier: values, chunks, pages, uploads.
 //! - `disk`: a directory at work: records are appended. `find`: from a name to what is under it. `extents`: large payloads, written
 //!   and read.
 //! - `log`: the open segments as plain state. `writer`: the task that writes their batches.
@@ -25,6 +26,7 @@
 pub mod config;
 mod directory;
 mod disk;
+mod disks;
 mod extents;
 mod find;
 mod format;
@@ -46,4 +48,5 @@ mod writer;
 
 pub use config::{DiskConfig, Durability};
 pub use directory::{DirectoryError, Lock, lock};
+pub use disks::{Access, Condition, DirectoryParts, Disks, DisksError, DisksParts};
 pub use tier::{DiskParts, DiskTier};

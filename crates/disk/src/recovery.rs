@@ -155,7 +155,8 @@ impl Disk {
     async fn tidy_up(&self) -> io::Result<BTreeMap<u32, (u64, Option<u64>)>> {
         let mut logs = BTreeMap::new();
         let mut datas = BTreeMap::new();
-        for entry in self.device.list(&self.directory.segments())? {
+        let (device, path) = (Arc::clone(&self.device), self.directory.segments());
+        for entry in self.gate.blocking(move || device.list(&path)).await?? {
             match parse_name(&entry.name) {
                 Some((number, true)) => _ = logs.insert(number, entry.len),
                 Some((number, false)) => _ = datas.insert(number, entry.len),
@@ -189,7 +190,9 @@ impl Disk {
     }
 
     async fn header(&self, number: u32) -> io::Result<Option<Header>> {
-        let log = self.device.open(&self.directory.log(number), OpenFile { create: false, direct: false })?;
+        let (device, path) = (Arc::clone(&self.device), self.directory.log(number));
+        let open = OpenFile { create: false, direct: false };
+        let log = self.gate.blocking(move || device.open(&path, open)).await??;
         let memory = Memory::of(Part::Blocks(self.device.blocks(BLOCK)));
         let (count, memory) = perform(&*self.device, &log, Action::Read, 0, memory).await?;
         let block = first_blocks(memory, count);
@@ -199,7 +202,7 @@ impl Disk {
     async fn open_found(&self, number: u32, log_len: u64, data_len: Option<u64>) -> io::Result<Found> {
         let (device, direct) = (Arc::clone(&self.device), self.config.direct);
         let (log_path, data_path) = (self.directory.log(number), self.directory.data(number));
-        let files = tokio::task::spawn_blocking(move || {
+        let files = self.gate.blocking(move || {
             let log = device.open(&log_path, OpenFile { create: false, direct: false })?;
             let data = match data_len {
                 Some(_) => Some(device.open(&data_path, OpenFile { create: false, direct })?),
@@ -357,17 +360,17 @@ impl Disk {
         let Found { segment, .. } = found;
         let (log_len, tail) = (resume.log_tail, resume.data_tail);
         let (device, log, data) = (Arc::clone(&self.device), Arc::clone(&segment.log), segment.data.clone());
-        tokio::task::spawn_blocking(move || {
+        let cut = self.gate.blocking(move || {
             device.truncate(&log, log_len)?;
             match data {
                 Some(data) => device.truncate(&data, tail),
                 None => Ok(()),
             }
-        })
-        .await??;
+        });
+        cut.await??;
         self.sync_files(segment).await?;
         let (device, path) = (Arc::clone(&self.device), self.directory.segments());
-        tokio::task::spawn_blocking(move || device.sync_directory(&path)).await??;
+        self.gate.blocking(move || device.sync_directory(&path)).await??;
         let open = Open::new(Arc::clone(segment), resume);
         let mut state = self.state.lock();
         if again {

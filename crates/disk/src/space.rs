@@ -94,7 +94,7 @@ impl Disk {
     /// False where the file system is full: for another segment, room is made.
     async fn lengthen(&self, number: u32, data: Arc<File>, part: Range<u64>) -> Result<bool, Refusal> {
         let (device, allocate, room) = (Arc::clone(&self.device), self.config.allocate, part.end);
-        let longer = tokio::task::spawn_blocking(move || {
+        let longer = self.gate.blocking(move || {
             if allocate { device.allocate(&data, part) } else { device.truncate(&data, part.end) }
         });
         let longer = longer.await;
@@ -138,7 +138,7 @@ impl Disk {
     async fn create(&self, number: u32) -> io::Result<Arc<Segment>> {
         let (device, direct) = (Arc::clone(&self.device), self.config.direct);
         let (log_path, data_path) = (self.directory.log(number), self.directory.data(number));
-        let files = tokio::task::spawn_blocking(move || {
+        let files = self.gate.blocking(move || {
             let log = device.open(&log_path, OpenFile { create: true, direct: false })?;
             let data = device.open(&data_path, OpenFile { create: true, direct })?;
             io::Result::Ok((log, data))
@@ -149,7 +149,7 @@ impl Disk {
             segment: number,
             directory: identity.directory,
             node: identity.node,
-            epoch: identity.epoch,
+            epoch: self.directory.epoch.load(Ordering::Relaxed),
             opened_ms: self.clock.now_ms(),
             lowest: self.segments.ends().map_or(number, |(lowest, _)| lowest),
             highest: self.highest(),
@@ -161,7 +161,7 @@ impl Disk {
         if self.config.durability == Durability::Power {
             perform(&*self.device, &log, Action::Sync, 0, Memory::default()).await?;
             let (device, path) = (Arc::clone(&self.device), self.directory.segments());
-            tokio::task::spawn_blocking(move || device.sync_directory(&path)).await??;
+            self.gate.blocking(move || device.sync_directory(&path)).await??;
         }
         Ok(Segment::new(number, log, Some(data), self.config.segment_bytes()))
     }
@@ -169,7 +169,7 @@ impl Disk {
     async fn file_system_has(&self, bytes: u64) -> Result<bool, Refusal> {
         let bytes = bytes + self.state.lock().unwritten();
         let (device, path) = (Arc::clone(&self.device), self.directory.segments());
-        let space = tokio::task::spawn_blocking(move || device.space(&path)).await;
+        let space = self.gate.blocking(move || device.space(&path)).await;
         let space = self.answer("the file system's free space cannot be told", space)?;
         Ok(space.available >= space.total / LEFT_FREE + bytes)
     }
@@ -196,7 +196,7 @@ impl Disk {
     pub(crate) async fn remove_files(&self, number: u32) -> Result<(), Refusal> {
         let (device, segments) = (Arc::clone(&self.device), self.directory.segments());
         let files = [self.directory.log(number), self.directory.data(number)];
-        let removed = tokio::task::spawn_blocking(move || {
+        let removed = self.gate.blocking(move || {
             for file in files {
                 match device.remove(&file) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -33,9 +33,9 @@ struct Slot {
 }
 
 impl SumsCache {
-    /// An empty cache of a small part of the budget.
-    pub(crate) fn new(budget: &Arc<Budget>) -> Self {
-        let capacity = budget.max_bytes() / SHARE / ENTRY;
+    /// An empty cache of a small part of the budget, which so many have together.
+    pub(crate) fn new(budget: &Arc<Budget>, sharers: usize) -> Self {
+        let capacity = budget.max_bytes() / SHARE / sharers.max(1) as u64 / ENTRY;
         let taken = budget.take(capacity * ENTRY);
         let capacity = if taken.is_some() { capacity as usize } else { 0 };
         Self { state: Mutex::default(), capacity, _taken: taken }
@@ -75,7 +75,7 @@ mod tests {
     #[test]
     fn it_keeps_what_is_used_and_no_more_than_it_may() {
         let budget = Budget::new(32 * 4 * ENTRY);
-        let cache = SumsCache::new(&budget);
+        let cache = SumsCache::new(&budget, 1);
         assert_eq!((cache.capacity, budget.taken_bytes()), (4, 4 * ENTRY));
         let sums: Arc<[u32]> = vec![1, 2].into();
         for number in 0..100 {

@@ -17,18 +17,19 @@ use elcache_core::tier::{
 };
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::config::DiskConfig;
-use crate::directory::{Directory, DirectoryError, Lock};
-use crate::disk::{Disk, NotYet, Parts, Recovery, is_value};
+use crate::directory::{Directory, DirectoryError, Lock, Reach};
+use crate::disk::{Counters, Disk, NotYet, Parts, Recovery, is_value};
 use crate::extents::{Arriving, answer};
 use crate::format::MAX_PACKED;
 use crate::format::record::{self, Body, Kind, Record};
 use crate::index::Index;
 use crate::index::entry::{Entry, Kind as Known, Name};
 use crate::index::sweep::{Cursor, Sweep};
-use crate::io::Device;
+use crate::io::{Device, Gate};
 use crate::name;
 use crate::sums::SumsCache;
 use crate::tally::Held;
@@ -45,7 +46,7 @@ pub(crate) const PROMISE: u64 = 1 << 20;
 
 /// Tier 2: one directory.
 pub struct DiskTier {
-    disk: Arc<Disk>,
+    pub(crate) disk: Arc<Disk>,
     writer: parking_lot::Mutex<Option<JoinHandle<()>>>,
     /// What goes on beside: recovery, reclaiming, keeping house.
     tasks: [JoinHandle<()>; 3],
@@ -73,16 +74,67 @@ pub struct DiskParts {
     pub random: Box<dyn FnMut() -> u64 + Send>,
 }
 
+/// What a directory at work is made of, once it is known whose it is.
+pub(crate) struct Instance {
+    pub(crate) config: DiskConfig,
+    pub(crate) reach: Reach,
+    pub(crate) directory: Directory,
+    pub(crate) lock: Option<Arc<Lock>>,
+    pub(crate) counters: Arc<Counters>,
+    /// How many directories share the memory for what comes and goes.
+    pub(crate) sharers: usize,
+    /// Seeds the index.
+    pub(crate) seed: u64,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) buffers: Arc<dyn Buffers>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
 impl DiskTier {
     /// Takes a directory and begins to find what is in it. Runs in the tokio runtime that this is called in until it is dropped.
     pub async fn open(parts: DiskParts) -> Result<Arc<Self>, DirectoryError> {
         let DiskParts { config, device, path, lock, node_name, budget, buffers, clock, mut random } = parts;
-        let directory = Directory::open(&device, path, &node_name, clock.now_ms(), &mut random).await?;
+        let gate = Gate::new(Handle::current());
+        let reach = Reach { device, gate };
+        let directory = Directory::open(&reach, path, &node_name, clock.now_ms(), &mut random).await?;
+        let (lock, counters, seed) = (lock.map(Arc::new), Arc::default(), random());
+        Self::start(Instance {
+            config,
+            reach,
+            directory,
+            lock,
+            counters,
+            sharers: 1,
+            seed,
+            budget,
+            buffers,
+            clock,
+        })
+    }
+
+    /// Begins to find what is in a directory.
+    pub(crate) fn start(instance: Instance) -> Result<Arc<Self>, DirectoryError> {
+        let Instance { config, reach, directory, lock, counters, sharers, seed, budget, buffers, clock } =
+            instance;
+        let Reach { device, gate } = reach;
         let no_memory =
             |_| DirectoryError::Io("its index finds no memory", std::io::ErrorKind::OutOfMemory.into());
-        let index = Index::new(random(), &budget).map_err(no_memory)?;
-        let sums = SumsCache::new(&budget);
-        let disk = Disk::new(Parts { config, device, directory, lock, index, sums, budget, buffers, clock });
+        let index = Index::new(seed, &budget).map_err(no_memory)?;
+        let sums = SumsCache::new(&budget, sharers);
+        let disk = Disk::new(Parts {
+            config,
+            device,
+            gate,
+            directory,
+            lock,
+            counters,
+            sharers,
+            index,
+            sums,
+            budget,
+            buffers,
+            clock,
+        });
         let writer = tokio::spawn(writer::write_batches(Arc::clone(&disk)));
         let tasks = [
             tokio::spawn(recovery::recover(Arc::clone(&disk))),
@@ -122,6 +174,20 @@ impl DiskTier {
             damaged: of(&counters.damaged),
             trouble,
             recovering: matches!(recovery, Recovery::Running(_)),
+        }
+    }
+
+    /// How full the directory is.
+    pub(crate) fn occupied(&self) -> Usage {
+        let disk = &self.disk;
+        Usage {
+            entries: disk.index.total().values,
+            size_bytes: disk.segments.bytes(),
+            capacity_bytes: disk.config.max_bytes,
+            index_bytes: disk.index.bytes(),
+            evicted_for_room: disk.counters.evicted.load(Ordering::Relaxed),
+            evicted_expired: disk.counters.expired.load(Ordering::Relaxed),
+            device: None,
         }
     }
 
@@ -178,7 +244,11 @@ async fn keep_house(disk: Arc<Disk>) {
 
 impl Disk {
     /// Writes a chunk, or shares the one that is here, if that is young enough to stay for a while.
-    async fn stage_chunk(self: &Arc<Self>, chunk: ChunkRef, data: Filled) -> Result<Staged, Refusal> {
+    pub(crate) async fn stage_chunk(
+        self: &Arc<Self>,
+        chunk: ChunkRef,
+        data: Filled,
+    ) -> Result<Staged, Refusal> {
         self.recovered().await.map_err(|NotYet| Refusal::Full)?;
         self.counters.stored.fetch_add(data.len() as u64, Ordering::Relaxed);
         if let Some(pin) = self.share(&chunk).await {
@@ -212,7 +282,7 @@ impl Disk {
         })
     }
 
-    async fn commit_value(
+    pub(crate) async fn commit_value(
         self: &Arc<Self>,
         key: &Key,
         meta: &Metadata,
@@ -249,12 +319,12 @@ impl Disk {
         }
     }
 
-    fn has(&self, chunk: &ChunkRef) -> bool {
+    pub(crate) fn has(&self, chunk: &ChunkRef) -> bool {
         self.index.get(&name::of_chunk(chunk)).is_some_and(|entry| entry.kind == Known::Chunk)
     }
 
     /// Writes what a faster tier has evicted.
-    async fn take_evicted(self: &Arc<Self>, evicted: Evicted) -> Result<(), Refusal> {
+    pub(crate) async fn take_evicted(self: &Arc<Self>, evicted: Evicted) -> Result<(), Refusal> {
         match evicted {
             Evicted::Value(_, meta, _) | Evicted::Root(_, meta) if meta.expired(self.clock.now_ms()) => {
                 Ok(())
@@ -332,7 +402,7 @@ impl Disk {
         self.write_extent(arriving).await
     }
 
-    async fn delete(self: &Arc<Self>, key: &Key) -> Result<bool, Refusal> {
+    pub(crate) async fn delete(self: &Arc<Self>, key: &Key) -> Result<bool, Refusal> {
         self.recovered().await.map_err(|NotYet| Refusal::Full)?;
         let hash = name::of_key(key);
         if self.state.lock().failed {
@@ -467,15 +537,6 @@ impl Tier for DiskTier {
     }
 
     fn usage(&self) -> Usage {
-        let disk = &self.disk;
-        Usage {
-            entries: disk.index.total().values,
-            size_bytes: disk.segments.bytes(),
-            capacity_bytes: disk.config.max_bytes,
-            index_bytes: disk.index.bytes(),
-            evicted_for_room: disk.counters.evicted.load(Ordering::Relaxed),
-            evicted_expired: disk.counters.expired.load(Ordering::Relaxed),
-            device: Some(self.report()),
-        }
+        Usage { device: Some(self.report()), ..self.occupied() }
     }
 }

@@ -97,7 +97,7 @@ impl Disk {
     async fn give_up(&self, segment: u32, good_len: u64) {
         let Some(open) = self.segments.get(segment) else { return };
         let (device, log) = (Arc::clone(&self.device), Arc::clone(&open.log));
-        let cut = tokio::task::spawn_blocking(move || device.truncate(&log, good_len)).await;
+        let cut = self.gate.blocking(move || device.truncate(&log, good_len)).await;
         let cut = cut.unwrap_or_else(|_| Err(io::Error::other("the runtime is going down")));
         let synced = match cut {
             Ok(()) => perform(&*self.device, &open.log, Action::Sync, 0, Memory::default()).await.map(|_| ()),
@@ -120,7 +120,7 @@ impl Disk {
         let Some(segment) = self.segments.get(number) else { return };
         let (device, data_path) = (Arc::clone(&self.device), self.directory.data(number));
         let data = segment.data.clone();
-        let cut = tokio::task::spawn_blocking(move || match data {
+        let cut = self.gate.blocking(move || match data {
             Some(_) if data_len == 0 => device.remove(&data_path),
             Some(data) => device.truncate(&data, data_len),
             None => Ok(()),

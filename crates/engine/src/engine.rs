@@ -11,7 +11,9 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled};
 use elcache_core::span::Span;
-use elcache_core::tier::{ChunkRef, Lookup, NewBody, Owner, PageRef, Refusal, Staged, Tier, TierName};
+use elcache_core::tier::{
+    ChunkRef, DirectoryUsage, Lookup, NewBody, Owner, PageRef, Refusal, Staged, Tier, TierName,
+};
 use elcache_core::tree;
 use elcache_core::value::{Metadata, Version};
 use elcache_metrics::Metrics;
@@ -239,6 +241,11 @@ impl Engine {
         Ok(removed)
     }
 
+    /// The directories that the tiers are in.
+    pub fn directories(&self) -> Vec<DirectoryUsage> {
+        self.tiers.iter().flat_map(|tier| tier.directories()).collect()
+    }
+
     /// The numbers of `/stats`.
     pub fn stats(&self) -> Stats {
         let of = |tier: &Arc<dyn Tier>| {
@@ -280,13 +287,22 @@ impl Engine {
         &self.tiers
     }
 
-    /// The tiers that may have a value, the slowest first: the first that can hold it is its home.
-    pub(crate) fn homes(&self, options: &PutOptions) -> impl Iterator<Item = &Arc<dyn Tier>> {
-        self.tiers.iter().rev().filter(|tier| may_have(options, tier.name()))
+    /// The home of a value of this length: of the tiers that may have it and take values at the moment the slowest that can hold
+    /// it.
+    pub(crate) fn home_for(&self, options: &PutOptions, len: u64) -> Result<&Arc<dyn Tier>, WriteError> {
+        let mut without = WriteError::DoesNotFit;
+        for tier in self.tiers.iter().rev().filter(|tier| may_have(options, tier.name())) {
+            if !tier.takes_values() {
+                without = WriteError::Failed;
+            } else if tier.largest_admission() >= len {
+                return Ok(tier);
+            }
+        }
+        Err(without)
     }
 
     fn home(&self, options: &PutOptions) -> Result<&Arc<dyn Tier>, WriteError> {
-        self.homes(options).next().ok_or(WriteError::DoesNotFit)
+        self.home_for(options, 0)
     }
 
     /// Makes a value the key's, under the key's lock, if its condition holds then: in its home, and as a copy in the faster
@@ -308,6 +324,10 @@ impl Engine {
         }
         if !options.condition.holds(current.as_ref()) {
             return Err(WriteError::ConditionFailed);
+        }
+        for tier in self.tiers.iter().filter(|tier| tier.name() > home.name() && !tier.takes_values()) {
+            // What it has stays there, and nothing may come in its place.
+            tier.remove(key).get().await.map_err(refused)?;
         }
         let meta = self.metadata(options, source.size(), digest, current.is_none());
         let copy = match source {

@@ -63,9 +63,7 @@ pub struct Upload {
 impl Upload {
     pub(crate) async fn open(engine: Arc<Engine>, key: Key, options: PutOptions) -> Result<Self, WriteError> {
         let first = options.length.unwrap_or(FIRST_BUFFER);
-        let home = engine.homes(&options).find(|tier| tier.largest_admission() >= first);
-        let home = home.ok_or(WriteError::DoesNotFit)?;
-        let home = Arc::clone(home);
+        let home = Arc::clone(engine.home_for(&options, first)?);
         let sha256 = options.sha256.map(|_| Sha256::default());
         let mut upload = Self {
             engine,

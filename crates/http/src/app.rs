@@ -45,6 +45,6 @@ impl App {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let tiers = self.engine.stats().tiers.into_iter().map(|(name, stats)| (name, stats.usage)).collect();
-        Snapshot { tiers, uptime: self.started.elapsed() }
+        Snapshot { tiers, directories: self.engine.directories(), uptime: self.started.elapsed() }
     }
 }

@@ -33,8 +33,7 @@ fn main() {
     report("http_request", 5_000_000, &|times| {
         repeat(times, |_| metrics.http_request(black_box("GET"), black_box(200)));
     });
-    let snapshot =
-        Snapshot { tiers: vec![(TierName::Memory, Usage::default())], uptime: Duration::from_secs(1) };
+    let snapshot = Snapshot { tiers: vec![(TierName::Memory, Usage::default())], ..Snapshot::default() };
     for format in [Format::Text, Format::OpenMetrics] {
         report(&format!("render {format:?}"), 200, &|times| {
             repeat(times, |_| _ = black_box(metrics.render(format, &snapshot)));

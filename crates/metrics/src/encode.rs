@@ -94,14 +94,27 @@ impl Samples<'_> {
         let labels = self.family.labels.iter().copied().zip(values.iter().copied());
         let mut separator = '{';
         for (name, value) in labels.chain(le.map(|le| ("le", le))) {
-            debug_assert!(!value.contains(['"', '\\', '\n']), "{name}={value} would need escaping");
-            self.write(format_args!("{separator}{name}=\"{value}\""));
+            self.write(format_args!("{separator}{name}=\""));
+            self.escaped(value);
+            self.text.push('"');
             separator = ',';
         }
         if separator == ',' {
             self.text.push('}');
         }
         self.write(format_args!(" {value}\n"));
+    }
+
+    /// A label's value, as both formats escape it.
+    fn escaped(&mut self, value: &str) {
+        for letter in value.chars() {
+            match letter {
+                '\\' => self.text.push_str("\\\\"),
+                '"' => self.text.push_str("\\\""),
+                '\n' => self.text.push_str("\\n"),
+                letter => self.text.push(letter),
+            }
+        }
     }
 
     fn header(&mut self) {

@@ -1,6 +1,6 @@
 //! Every metric there is: the one place to add another, together with its row in `docs/metrics.md`.
 
-use elcache_core::tier::{DeviceUsage, TierName, Usage};
+use elcache_core::tier::{DeviceUsage, DirectoryUsage, TierName, Usage};
 
 use crate::encode::{Samples, Value};
 use crate::histogram::Histogram;
@@ -233,6 +233,38 @@ pub(crate) static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "elcache_disk_directory_in_service",
+        kind: Kind::Gauge,
+        labels: &["directory"],
+        unit: "",
+        help: "Whether the directory is read and written: 1, or 0.",
+        collect: |from, to| directories(from, to, |usage| u64::from(usage.in_service)),
+    },
+    Family {
+        name: "elcache_disk_directory_size_bytes",
+        kind: Kind::Gauge,
+        labels: &["directory"],
+        unit: "bytes",
+        help: "Bytes that the directory's files occupy, 0 while it is not in service.",
+        collect: |from, to| directories(from, to, |usage| usage.size_bytes),
+    },
+    Family {
+        name: "elcache_disk_directory_capacity_bytes",
+        kind: Kind::Gauge,
+        labels: &["directory"],
+        unit: "bytes",
+        help: "Bytes that the directory's files may occupy.",
+        collect: |from, to| directories(from, to, |usage| usage.capacity_bytes),
+    },
+    Family {
+        name: "elcache_disk_directory_errors_total",
+        kind: Kind::Counter,
+        labels: &["directory"],
+        unit: "",
+        help: "Operations on the directory that failed.",
+        collect: |from, to| directories(from, to, |usage| usage.errors),
+    },
+    Family {
         name: "elcache_io_engine_info",
         kind: Kind::Info,
         labels: &["engine"],
@@ -369,6 +401,13 @@ fn disk(from: &Source<'_>, to: &mut Samples<'_>, number: fn(&Usage) -> u64) {
 /// What the disk tier does to its device, if there is one.
 fn device(from: &Source<'_>) -> Option<DeviceUsage> {
     from.snapshot.tiers.iter().find_map(|(_, usage)| usage.device)
+}
+
+/// A number of each directory.
+fn directories(from: &Source<'_>, to: &mut Samples<'_>, number: fn(&DirectoryUsage) -> u64) {
+    for directory in &from.snapshot.directories {
+        to.put(&[&directory.path], number(directory));
+    }
 }
 
 /// A number of the process, if it could be read.

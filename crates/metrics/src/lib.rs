@@ -30,7 +30,7 @@ mod requests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use elcache_core::tier::{TierName, Usage};
+use elcache_core::tier::{DirectoryUsage, TierName, Usage};
 
 use crate::counter::{Counter, Gauge};
 pub use crate::format::Format;
@@ -91,6 +91,8 @@ impl Transport {
 pub struct Snapshot {
     /// The tiers that exist, each once, and how full they are.
     pub tiers: Vec<(TierName, Usage)>,
+    /// The directories that they are in.
+    pub directories: Vec<DirectoryUsage>,
     /// Since the node started.
     pub uptime: Duration,
 }

@@ -5,7 +5,7 @@ use std::thread;
 
 use proptest::prelude::*;
 
-use elcache_core::tier::DeviceUsage;
+use elcache_core::tier::{DeviceUsage, DirectoryUsage};
 
 use super::*;
 use crate::families::{FAMILIES, Family};
@@ -29,6 +29,17 @@ fn process() -> Process {
     }
 }
 
+fn directories(has_disk: bool) -> Vec<DirectoryUsage> {
+    let directory = |path: &str, in_service| DirectoryUsage {
+        path: path.to_owned(),
+        in_service,
+        size_bytes: if in_service { 2_500_000 } else { 0 },
+        capacity_bytes: 1 << 29,
+        errors: u64::from(!in_service),
+    };
+    if has_disk { vec![directory("/a", true), directory("/b \"\\\n", false)] } else { Vec::new() }
+}
+
 fn snapshot(tiers: &[TierName]) -> Snapshot {
     let usage = Usage {
         entries: 3,
@@ -49,6 +60,7 @@ fn snapshot(tiers: &[TierName]) -> Snapshot {
     let of = |tier: TierName| Usage { device: (tier == TierName::Disk).then_some(device), ..usage };
     Snapshot {
         tiers: tiers.iter().map(|tier| (*tier, of(*tier))).collect(),
+        directories: directories(tiers.contains(&TierName::Disk)),
         uptime: Duration::from_millis(90_500),
     }
 }

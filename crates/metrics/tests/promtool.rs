@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use elcache_core::tier::{TierName, Usage};
+use elcache_core::tier::{DirectoryUsage, TierName, Usage};
 use elcache_metrics::{Format, Metrics, Snapshot, Transport};
 
 fn find_promtool() -> Option<PathBuf> {
@@ -25,7 +25,9 @@ fn page() -> String {
     }
     metrics.connections(Transport::Http).inc();
     let tiers = vec![(TierName::Memory, Usage::default())];
-    metrics.render(Format::Text, &Snapshot { tiers, uptime: Duration::from_secs(1) })
+    let directory = DirectoryUsage { path: "a \"b\" \\".to_owned(), ..DirectoryUsage::default() };
+    let directories = vec![directory];
+    metrics.render(Format::Text, &Snapshot { tiers, directories, uptime: Duration::from_secs(1) })
 }
 
 #[test]

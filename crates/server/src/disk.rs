@@ -1,4 +1,4 @@
-//! The disk tier of a node: which directory, which engine, and what the log says of it.
+//! The disk tier of a node: which directories, which engine, and what the log says of it.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -9,14 +9,34 @@ use std::time::Duration;
 use elcache_core::budget::Budget;
 use elcache_core::clock::Clock;
 use elcache_core::payload::Buffers;
-use elcache_disk::io::{Engine, start};
-use elcache_disk::{DirectoryError, DiskConfig, DiskParts, DiskTier, Durability as Survives, Lock, lock};
+use elcache_disk::io::{Device, Engine, start};
+use elcache_disk::{
+    Access, DirectoryError, DirectoryParts, DiskConfig, Disks, DisksError, DisksParts,
+    Durability as Survives, lock,
+};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{Auto, Config, Directory, Durability, IoEngine, Size};
 use crate::node::StartError;
 
 /// What of `limits.first_byte_timeout` a request may spend on waiting for the disk.
 const PATIENCE: f64 = 0.7;
+
+/// Threads for calls that block, for each directory.
+const THREADS: usize = 8;
+
+/// The disk tier, and the threads on which it blocks.
+pub(crate) struct DiskTier {
+    pub(crate) disks: Arc<Disks>,
+    pool: Option<Runtime>,
+}
+
+impl Drop for DiskTier {
+    fn drop(&mut self) {
+        // What a broken disk never answers is not waited for.
+        self.pool.take().into_iter().for_each(Runtime::shutdown_background);
+    }
+}
 
 /// Opens the disk tier; `None` when it is turned off.
 pub(crate) async fn open(
@@ -25,39 +45,33 @@ pub(crate) async fn open(
     budget: &Arc<Budget>,
     buffers: Arc<dyn Buffers>,
     clock: Arc<dyn Clock>,
-) -> Result<Option<Arc<DiskTier>>, StartError> {
-    let Some(directory) = config.disk.path.0.first() else { return Ok(None) };
-    let max_bytes = directory.max_size.unwrap_or(config.disk.max_size).bytes();
-    if max_bytes == 0 {
+) -> Result<Option<DiskTier>, StartError> {
+    let size = |directory: &Directory| directory.max_size.unwrap_or(config.disk.max_size).bytes();
+    let used: Vec<_> = config.disk.path.0.iter().filter(|directory| size(directory) > 0).collect();
+    if used.is_empty() {
         return Ok(None);
     }
-    if config.disk.path.0.len() > 1 {
-        tracing::warn!(
-            directory = %directory.path.display(),
-            "disk.path: several directories are not available yet; the first one is used"
-        );
+    let mut directories = Vec::new();
+    for directory in &used {
+        let disk = disk_config(config, size(directory));
+        disk.validate().map_err(|wrong| StartError::new(format!("disk.max_size: {wrong}")))?;
+        let (path, access) = take(directory, used.len() > 1)?;
+        directories.push(DirectoryParts { config: disk, device: engine(config, used.len())?, path, access });
     }
-    let disk = disk_config(config, max_bytes);
-    disk.validate().map_err(|wrong| StartError::new(format!("disk.max_size: {wrong}")))?;
-    let (path, lock) = take(directory)?;
-    let engine = match config.disk.io_engine {
-        IoEngine::Auto => Engine::Auto,
-        IoEngine::IoUring => Engine::Uring,
-        IoEngine::Threads => Engine::Threads,
-    };
-    let started = start(engine, config.performance.max_concurrent_disk_ops as usize)
-        .map_err(|error| StartError::new(format!("disk.io_engine: io_uring does not work here: {error}")))?;
-    if let Some(why) = &started.fallback {
-        tracing::warn!("{why}; threads serve instead");
-    }
-    let engine = started.device.name();
+    let pool = Builder::new_current_thread()
+        .max_blocking_threads(THREADS * used.len())
+        .thread_name("elcached-disk")
+        .build()
+        .map_err(|error| StartError::new(format!("the threads of the disk cannot be started: {error}")))?;
+    let opened: Vec<_> = directories
+        .iter()
+        .map(|parts| (parts.path.clone(), parts.config.max_bytes, parts.device.name()))
+        .collect();
     let seeds = RandomState::new();
     let mut count = 0_u64;
-    let parts = DiskParts {
-        config: disk,
-        device: started.device,
-        path: path.clone(),
-        lock: Some(lock),
+    let parts = DisksParts {
+        directories,
+        pool: pool.handle().clone(),
         node_name: node_name.to_owned(),
         budget: Arc::clone(budget),
         buffers,
@@ -67,10 +81,34 @@ pub(crate) async fn open(
             seeds.hash_one(count)
         }),
     };
-    let tier = DiskTier::open(parts).await.map_err(|error| unusable(&path, &error))?;
-    let max_size = Size::new(max_bytes);
-    tracing::info!(directory = %path.display(), %max_size, durability = ?config.disk.durability, engine, "the disk tier is open");
-    Ok(Some(tier))
+    let disks = match Disks::open(parts).await {
+        Ok(disks) => disks,
+        Err(DisksError { path, error }) => {
+            pool.shutdown_background();
+            return Err(unusable(&path, &error));
+        }
+    };
+    for (path, max_bytes, engine) in opened {
+        let max_size = Size::new(max_bytes);
+        tracing::info!(directory = %path.display(), %max_size, durability = ?config.disk.durability, engine, "the disk tier is open");
+    }
+    Ok(Some(DiskTier { disks, pool: Some(pool) }))
+}
+
+/// What drives one directory. Each has one of its own, so that one that hangs does not hold up the others.
+fn engine(config: &Config, directories: usize) -> Result<Arc<dyn Device>, StartError> {
+    let choice = match config.disk.io_engine {
+        IoEngine::Auto => Engine::Auto,
+        IoEngine::IoUring => Engine::Uring,
+        IoEngine::Threads => Engine::Threads,
+    };
+    let operations = config.performance.max_concurrent_disk_ops as usize / directories;
+    let started = start(choice, operations.max(1))
+        .map_err(|error| StartError::new(format!("disk.io_engine: io_uring does not work here: {error}")))?;
+    if let Some(why) = &started.fallback {
+        tracing::warn!("{why}; threads serve instead");
+    }
+    Ok(started.device)
 }
 
 fn disk_config(config: &Config, max_bytes: u64) -> DiskConfig {
@@ -96,26 +134,27 @@ fn disk_config(config: &Config, max_bytes: u64) -> DiskConfig {
 }
 
 /// Takes a directory for this process. Where the default one cannot be written, the user's own cache directory serves; one
-/// that somebody named is used or nothing is.
-fn take(directory: &Directory) -> Result<(PathBuf, Lock), StartError> {
+/// that somebody named is used or nothing is, unless it is one of `several`: the others serve then.
+fn take(directory: &Directory, several: bool) -> Result<(PathBuf, Access), StartError> {
     let path = &directory.path;
     let error = match lock(path) {
-        Ok(lock) => return Ok((path.clone(), lock)),
+        Ok(lock) => return Ok((path.clone(), Access::Locked(lock))),
         Err(error) => error,
     };
     let is_default = Config::default().disk.path.0.first().is_some_and(|default| default.path == *path);
     let own = own_cache(|name| std::env::var_os(name));
-    match (&error, own.filter(|_| is_default)) {
-        (DirectoryError::Io(..), Some(own)) => {
+    match (error, own.filter(|_| is_default && !several)) {
+        (error @ DirectoryError::Io(..), _) if several => Ok((path.clone(), Access::Out(error))),
+        (error @ DirectoryError::Io(..), Some(own)) => {
             tracing::info!(
                 directory = %own.display(),
                 "{} cannot be used ({error}); values are kept in the user's own cache directory",
                 path.display()
             );
             let lock = lock(&own).map_err(|error| unusable(&own, &error))?;
-            Ok((own, lock))
+            Ok((own, Access::Locked(lock)))
         }
-        _ => Err(unusable(path, &error)),
+        (error, _) => Err(unusable(path, &error)),
     }
 }
 
@@ -154,9 +193,10 @@ mod tests {
     #[test]
     fn a_named_directory_that_cannot_be_used_is_an_error_with_advice() {
         let named = Directory { path: PathBuf::from("/proc/nothing/here"), max_size: None };
-        let Err(error) = take(&named) else { panic!("it was taken") };
+        let Err(error) = take(&named, false) else { panic!("it was taken") };
         let line = error.to_string();
         assert!(line.contains("disk.path /proc/nothing/here") && line.contains("--disk-size 0"), "{line}");
         assert!(!line.contains('\n'));
+        assert!(matches!(take(&named, true), Ok((_, Access::Out(DirectoryError::Io(..))))));
     }
 }

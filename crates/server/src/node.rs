@@ -12,7 +12,7 @@ use std::time::Duration;
 use elcache_core::budget::Budget;
 use elcache_core::clock::SystemClock;
 use elcache_core::tier::{Above, Tier};
-use elcache_disk::DiskTier;
+use elcache_disk::Disks;
 use elcache_engine::{Engine, EngineConfig};
 use elcache_http::health::State;
 use elcache_http::{App, HttpConfig, Server};
@@ -23,7 +23,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 
 use crate::config::{Auto, Config, Size};
-use crate::disk;
+use crate::disk::{self, DiskTier};
 
 /// How long requests in flight may take to end once the node is told to stop.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -54,7 +54,7 @@ pub struct Node {
     name: String,
     app: Arc<App>,
     memory: Arc<MemoryTier>,
-    disk: Option<Arc<DiskTier>>,
+    disk: Option<DiskTier>,
     listener: TcpListener,
 }
 
@@ -90,11 +90,11 @@ impl Node {
         let name = node_name(config);
         let disk = disk::open(config, &name, &budget, memory.clone(), clock.clone()).await?;
         let name = match (&config.node_name, &disk) {
-            (None, Some(disk)) => disk.node_name().to_owned(),
+            (None, Some(disk)) => disk.disks.node_name().to_owned(),
             _ => name,
         };
         let mut tiers: Vec<Arc<dyn Tier>> = vec![memory.clone()];
-        tiers.extend(disk.clone().map(|disk| disk as Arc<dyn Tier>));
+        tiers.extend(disk.iter().map(|disk| Arc::clone(&disk.disks) as Arc<dyn Tier>));
         let engine_config =
             EngineConfig { prefetch_chunks: config.performance.prefetch_chunks, ..EngineConfig::default() };
         let engine = Engine::new(engine_config, tiers, memory.clone(), clock, budget, Arc::clone(&metrics));
@@ -103,7 +103,7 @@ impl Node {
         }
         if let Some(disk) = &disk {
             let above: Arc<dyn Above> = memory.clone();
-            disk.set_above(&above);
+            disk.disks.set_above(&above);
         }
         let app = App::new(engine, metrics, http);
         Ok(Self { name, app, memory, disk, listener })
@@ -126,7 +126,8 @@ impl Node {
 
     /// Serves until `stop` turns true, then ends what is in flight; false when that took too long.
     pub async fn run(self, mut stop: watch::Receiver<bool>) -> bool {
-        let watch = tokio::spawn(watch_health(Arc::clone(&self.app), self.disk.clone(), stop.clone()));
+        let disks = self.disk.as_ref().map(|disk| Arc::clone(&disk.disks));
+        let watch = tokio::spawn(watch_health(Arc::clone(&self.app), disks, stop.clone()));
         let app = Arc::clone(&self.app);
         let stopped = async move {
             // An error means that nobody is left who could ask for a stop.
@@ -136,7 +137,7 @@ impl Node {
         let finished = Server::new(self.app).serve(self.listener, stopped, DRAIN_LIMIT).await;
         watch.abort();
         if let Some(disk) = &self.disk
-            && tokio::time::timeout(CLOSE_LIMIT, disk.close()).await.is_err()
+            && tokio::time::timeout(CLOSE_LIMIT, disk.disks.close()).await.is_err()
         {
             tracing::warn!(
                 "the disk did not take what waited for it in time; the next start reads its log again"
@@ -147,13 +148,15 @@ impl Node {
 }
 
 /// Says what is wrong with the node, until it is told to stop.
-async fn watch_health(app: Arc<App>, disk: Option<Arc<DiskTier>>, stop: watch::Receiver<bool>) {
+async fn watch_health(app: Arc<App>, disks: Option<Arc<Disks>>, stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
-        let device = disk.as_ref().and_then(|disk| disk.usage().device).unwrap_or_default();
-        app.health().set(match device.trouble {
-            _ if device.recovering => State::Starting(vec!["the disk's index is being read".to_owned()]),
-            Some(trouble) => State::Degraded(vec![format!("the disk tier: {trouble}")]),
-            None => State::Healthy,
+        let condition = disks.as_ref().map(|disks| disks.condition()).unwrap_or_default();
+        app.health().set(if condition.starting {
+            State::Starting(vec!["the disk's index is being read".to_owned()])
+        } else if condition.troubles.is_empty() {
+            State::Healthy
+        } else {
+            State::Degraded(condition.troubles)
         });
         if *stop.borrow() {
             // The request came in between, and has to be what is said last.

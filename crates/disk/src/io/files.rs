@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    AtFlags, FallocateFlags, Mode, OFlags, StatxFlags, fallocate, fcntl_getfl, fcntl_setfl, fstat, ftruncate,
-    statvfs, statx,
+    AtFlags, FallocateFlags, Mode, OFlags, StatVfsMountFlags, StatxFlags, fallocate, fcntl_getfl,
+    fcntl_setfl, fstat, ftruncate, statvfs, statx,
 };
 use rustix::io::Errno;
 
@@ -104,7 +104,8 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
 pub(super) fn space(directory: &Path) -> io::Result<Space> {
     let stat = statvfs(directory)?;
     let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-    Ok(Space { total: bytes(stat.f_blocks), available: bytes(stat.f_bavail) })
+    let read_only = stat.f_flag.contains(StatVfsMountFlags::RDONLY);
+    Ok(Space { total: bytes(stat.f_blocks), available: bytes(stat.f_bavail), read_only })
 }
 
 /// The methods of a device that are the same for every engine.

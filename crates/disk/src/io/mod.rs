@@ -5,6 +5,7 @@
 //! - `uring`, `threads`: the engines. `start`: which of them runs.
 //! - `whole`: operations carried on until they are whole.
 //! - `blocks`: memory for direct I/O. `memory`: an operation's memory as runs of bytes.
+//! - `gate`: what is under way in a directory, what fails there, and its end.
 //! - `files`: what blocks. `answer`: how an operation's end reaches its caller.
 //! - `sim`: a device for tests, that knows what a loss of power leaves.
 
@@ -12,6 +13,7 @@ mod answer;
 #[expect(unsafe_code, reason = "aligned memory")]
 mod blocks;
 mod files;
+mod gate;
 mod memory;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
@@ -33,6 +35,8 @@ use std::sync::Arc;
 use elcache_core::payload::{Buffer, Payload};
 
 pub use blocks::Blocks;
+pub use gate::Ticket;
+pub(crate) use gate::{Gate, Gated, Pool, TICK};
 pub use start::{Engine, Started, start};
 pub use whole::transfer;
 
@@ -82,6 +86,8 @@ pub struct Operation {
     pub memory: Memory,
     /// How many of its bytes, from the front, have been transferred already.
     pub done: usize,
+    /// Where it is counted for as long as it is under way, if anywhere.
+    pub ticket: Option<Ticket>,
 }
 
 /// Memory of one operation, in parts that follow one another. It belongs to the operation until the kernel is done.
@@ -130,6 +136,8 @@ pub struct Space {
     pub total: u64,
     /// What this process may still use.
     pub available: u64,
+    /// Nothing can be written there.
+    pub read_only: bool,
 }
 
 /// What reads and writes. Faults are injected by devices that stand in front of a real one.

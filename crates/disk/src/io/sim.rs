@@ -46,6 +46,9 @@ pub enum Call {
     SyncDirectory,
 }
 
+/// How often an operation that hangs looks whether it may go on.
+const HANGS: Duration = Duration::from_millis(20);
+
 /// How the device misbehaves from now on.
 #[derive(Clone, Debug)]
 pub struct Faults {
@@ -58,11 +61,25 @@ pub struct Faults {
     pub latency: Option<Duration>,
     /// Bytes on the disk: files that would need more fail with [`io::ErrorKind::StorageFull`].
     pub capacity: u64,
+    /// Every call fails with this error of the system.
+    pub broken: Option<i32>,
+    /// Operations do not end as long as this is so.
+    pub hangs: bool,
+    /// The file system can only be read.
+    pub read_only: bool,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Self { short: 0.0, flipped: 0.0, latency: None, capacity: 1 << 40 }
+        Self {
+            short: 0.0,
+            flipped: 0.0,
+            latency: None,
+            capacity: 1 << 40,
+            broken: None,
+            hangs: false,
+            read_only: false,
+        }
     }
 }
 
@@ -143,6 +160,17 @@ impl Device for Sim {
         let (answer, pending) = answer();
         let mut state = self.state.lock();
         let mark = state.disk.mark();
+        if state.faults.hangs {
+            let state = Arc::clone(&self.state);
+            tokio::spawn(async move {
+                while state.lock().hangs() {
+                    tokio::time::sleep(HANGS).await;
+                }
+                let result = state.lock().perform(&mut operation, mark);
+                answer.give(result, operation.memory);
+            });
+            return pending;
+        }
         let Some(latency) = state.faults.latency else {
             let result = state.perform(&mut operation, mark);
             answer.give(result, operation.memory);
@@ -209,8 +237,11 @@ impl Device for Sim {
 
     fn space(&self, _directory: &Path) -> io::Result<Space> {
         let state = self.state.lock();
-        let total = state.faults.capacity;
-        Ok(Space { total, available: total.saturating_sub(state.disk.used()) })
+        let Faults { capacity: total, broken, read_only, .. } = state.faults;
+        if let Some(errno) = broken {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        Ok(Space { total, available: total.saturating_sub(state.disk.used()), read_only })
     }
 }
 
@@ -220,7 +251,9 @@ impl State {
         if self.is_off {
             return Err(io::Error::other("the power is off"));
         }
-        let mut failure = None;
+        const EROFS: i32 = 30;
+        let reads = matches!(call, Call::Read | Call::Open | Call::List | Call::Sync | Call::SyncDirectory);
+        let mut failure = self.faults.broken.or((self.faults.read_only && !reads).then_some(EROFS));
         self.failures.retain_mut(|(of, left, errno)| match (*of == call, *left) {
             (true, 0) => {
                 failure = Some(*errno);
@@ -233,6 +266,11 @@ impl State {
             (false, _) => true,
         });
         failure.map_or(Ok(()), |errno| Err(io::Error::from_raw_os_error(errno)))
+    }
+
+    /// Whether what has been begun goes on hanging: not for ever after the power is off.
+    fn hangs(&self) -> bool {
+        self.faults.hangs && !self.is_off
     }
 
     fn number(&self, file: &File) -> io::Result<u64> {

@@ -67,7 +67,8 @@ pub(super) fn probe(
 ) -> io::Result<()> {
     let file = File::new(Some(memfd_create("elcache-probe", MemfdFlags::CLOEXEC)?), false);
     let mut perform = |action, memory| {
-        let operation = Operation { file: Arc::clone(&file), action, offset: 0, memory, done: 0 };
+        let operation =
+            Operation { file: Arc::clone(&file), action, offset: 0, memory, done: 0, ticket: None };
         let Done { result, memory } = perform(operation);
         result.map(|count| (count, memory))
     };

@@ -42,7 +42,7 @@ const NEW_DIRECT: Open = Open { create: true, direct: true };
 const OLD: Open = Open { create: false, direct: false };
 
 fn operation(file: &Arc<File>, action: Action, offset: u64, parts: Vec<Part>) -> Operation {
-    Operation { file: Arc::clone(file), action, offset, memory: Memory { parts }, done: 0 }
+    Operation { file: Arc::clone(file), action, offset, memory: Memory { parts }, done: 0, ticket: None }
 }
 
 fn read(file: &Arc<File>, offset: u64, blocks: Blocks) -> Operation {

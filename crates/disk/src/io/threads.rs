@@ -121,7 +121,7 @@ impl Pool {
 
 /// The operation as a system call.
 fn perform(operation: &mut Operation) -> io::Result<usize> {
-    let Operation { file, action, offset, memory, done } = operation;
+    let Operation { file, action, offset, memory, done, .. } = operation;
     let fd = file.descriptor()?;
     let at = offset.saturating_add(*done as u64);
     match action {

@@ -168,7 +168,7 @@ impl Flight {
 
     /// The operation as the kernel reads it. The addresses in it hold for as long as the flight stays where it is.
     fn entry(&mut self, slots: Option<&Arc<Slots>>) -> io::Result<squeue::Entry> {
-        let Self { operation: Operation { file, action, offset, memory, done }, runs, .. } = self;
+        let Self { operation: Operation { file, action, offset, memory, done, .. }, runs, .. } = self;
         let fd = types::Fd(file.descriptor()?.as_raw_fd());
         let at = offset.saturating_add(*done as u64);
         let is_fixed = matches!(&memory.parts[..], [Part::Blocks(blocks)] if slots.is_some_and(|slots| blocks.is_in(slots)));

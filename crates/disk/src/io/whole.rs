@@ -14,13 +14,13 @@ const RETRIES_MAX: u32 = 16;
 /// # Errors
 /// [`io::ErrorKind::WriteZero`] where nothing more is written. The memory may be transferred in part on every error.
 pub async fn transfer(device: &dyn Device, operation: Operation) -> Done {
-    let Operation { file, action, offset, mut memory, done } = operation;
+    let Operation { file, action, offset, mut memory, done, .. } = operation;
     let len = if action == Action::Sync { 0 } else { memory.len() };
     let mut reached = done;
     let mut retries = 0;
     loop {
         let from = resume(&file, reached, done);
-        let part = Operation { file: Arc::clone(&file), action, offset, memory, done: from };
+        let part = Operation { file: Arc::clone(&file), action, offset, memory, done: from, ticket: None };
         let answer = device.submit(part).await;
         memory = answer.memory;
         match answer.result {

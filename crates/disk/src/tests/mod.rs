@@ -2,6 +2,8 @@
 //! disk.
 
 mod basics;
+mod disks;
+mod disks_model;
 mod faults;
 mod flips;
 mod golden;

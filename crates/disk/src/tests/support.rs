@@ -16,6 +16,7 @@ use elcache_core::value::{KeptHeadersBuilder, Metadata, OperationId, Version};
 
 use crate::config::{DiskConfig, Durability};
 use crate::directory::{DirectoryError, Lock};
+use crate::disks::Disks;
 use crate::io::Device;
 use crate::io::sim::Sim;
 use crate::tier::{DiskParts, DiskTier};
@@ -166,6 +167,29 @@ pub(super) enum Shape {
     Chunks(usize, usize),
 }
 
+/// What values are stored in.
+pub(super) trait AsTier: Sync {
+    fn tier(&self) -> &dyn Tier;
+}
+
+impl AsTier for DiskTier {
+    fn tier(&self) -> &dyn Tier {
+        self
+    }
+}
+
+impl AsTier for Disks {
+    fn tier(&self) -> &dyn Tier {
+        self
+    }
+}
+
+impl<T: AsTier + Send> AsTier for Arc<T> {
+    fn tier(&self) -> &dyn Tier {
+        (**self).tier()
+    }
+}
+
 /// A value, all of which follows from its key, its version and its shape.
 #[derive(Clone, Debug)]
 pub(super) struct Value {
@@ -238,15 +262,15 @@ impl Value {
         digests.chunks(64).map(Bytes::copy_from_slice).collect()
     }
 
-    pub(super) async fn put(&self, tier: &DiskTier, arena: &Arena) -> Result<(), Refusal> {
+    pub(super) async fn put(&self, tier: &impl AsTier, arena: &Arena) -> Result<(), Refusal> {
         match self.shape {
             Shape::Borrowed(_) => {
                 let bytes = self.bytes();
-                tier.commit(&self.key, &self.meta, NewBody::Borrowed(&bytes)).get().await
+                tier.tier().commit(&self.key, &self.meta, NewBody::Borrowed(&bytes)).get().await
             }
             Shape::Filled(_) => {
                 let filled = arena.filled(&self.bytes(), 0);
-                tier.commit(&self.key, &self.meta, NewBody::Filled(filled)).get().await
+                tier.tier().commit(&self.key, &self.meta, NewBody::Filled(filled)).get().await
             }
             Shape::Chunks(..) => {
                 let staged = self.stage(tier, arena).await?;
@@ -255,21 +279,21 @@ impl Value {
         }
     }
 
-    pub(super) async fn stage(&self, tier: &DiskTier, arena: &Arena) -> Result<Vec<Staged>, Refusal> {
+    pub(super) async fn stage(&self, tier: &impl AsTier, arena: &Arena) -> Result<Vec<Staged>, Refusal> {
         let mut staged = Vec::new();
         for (chunk, bytes) in self.chunks() {
-            staged.push(tier.stage(chunk, arena.filled(&bytes, chunk.number)).get().await?);
+            staged.push(tier.tier().stage(chunk, arena.filled(&bytes, chunk.number)).get().await?);
         }
         Ok(staged)
     }
 
-    pub(super) async fn commit(&self, tier: &DiskTier, staged: Vec<Staged>) -> Result<(), Refusal> {
+    pub(super) async fn commit(&self, tier: &impl AsTier, staged: Vec<Staged>) -> Result<(), Refusal> {
         let body = NewBody::Chunks { staged, pages: self.pages() };
-        tier.commit(&self.key, &self.meta, body).get().await
+        tier.tier().commit(&self.key, &self.meta, body).get().await
     }
 
     /// Reads it all in several ways and compares. An error says what differs; a part that is missing is none: false.
-    pub(super) async fn check(&self, tier: &DiskTier, root: Root) -> Result<bool, String> {
+    pub(super) async fn check(&self, tier: &impl AsTier, root: Root) -> Result<bool, String> {
         if root.meta != self.meta {
             return Err(format!("metadata {:?} instead of {:?}", root.meta, self.meta));
         }
@@ -293,21 +317,21 @@ impl Value {
         }
     }
 
-    async fn check_chunks(&self, tier: &DiskTier) -> Result<bool, String> {
+    async fn check_chunks(&self, tier: &impl AsTier) -> Result<bool, String> {
         let owner = Owner { key: self.key.hash(), version: self.meta.version };
         for (number, page) in (0..).zip(self.pages()) {
-            match tier.page(&PageRef { owner, number }).get().await {
+            match tier.tier().page(&PageRef { owner, number }).get().await {
                 Lookup::Hit(found) => same("page", &found, &page)?,
                 _ => return Ok(false),
             }
         }
         for (chunk, bytes) in self.chunks() {
             let from = chunk.len / 3;
-            match tier.chunk(&chunk, from, chunk.len).get().await {
+            match tier.tier().chunk(&chunk, from, chunk.len).get().await {
                 Lookup::Hit(part) => same("chunk", &part.bytes, &bytes[from as usize..])?,
                 _ => return Ok(false),
             }
-            match tier.chunk_whole(&chunk).get().await {
+            match tier.tier().chunk_whole(&chunk).get().await {
                 Lookup::Hit(filled) => same("whole chunk", &filled.payload(), &bytes)?,
                 _ => return Ok(false),
             }
@@ -316,15 +340,15 @@ impl Value {
     }
 
     /// Reads it; whether all of it is there.
-    pub(super) async fn get(&self, tier: &DiskTier) -> Result<bool, String> {
-        match tier.root(&self.key).get().await {
+    pub(super) async fn get(&self, tier: &impl AsTier) -> Result<bool, String> {
+        match tier.tier().root(&self.key).get().await {
             Lookup::Hit(root) => self.check(tier, root).await,
             Lookup::Miss => Ok(false),
             Lookup::Busy => Err("busy".to_owned()),
         }
     }
 
-    pub(super) async fn assert_there(&self, tier: &DiskTier) {
+    pub(super) async fn assert_there(&self, tier: &impl AsTier) {
         assert_eq!(self.get(tier).await, Ok(true), "{:?} {:?}", self.shape, self.meta.version);
     }
 }
@@ -339,6 +363,6 @@ pub(super) fn same(what: &str, found: &Payload, expected: &[u8]) -> Result<(), S
 }
 
 /// Whether there is nothing under a key.
-pub(super) async fn is_gone(tier: &DiskTier, key: &Key) -> bool {
-    matches!(tier.root(key).get().await, Lookup::Miss)
+pub(super) async fn is_gone(tier: &impl AsTier, key: &Key) -> bool {
+    matches!(tier.tier().root(key).get().await, Lookup::Miss)
 }

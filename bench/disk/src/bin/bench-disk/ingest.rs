@@ -148,7 +148,9 @@ fn write(path: &Path, source: &[u8]) -> Outcome<Sample> {
                 let step = CHUNK_SIZE * OWN_DEPTH as u64;
                 for offset in (first * CHUNK_SIZE..ROUND).step_by(step as usize) {
                     let (file, action) = (Arc::clone(&file), Action::Write);
-                    let done = transfer(&*device, Operation { file, action, offset, memory, done: 0 }).await;
+                    let done =
+                        transfer(&*device, Operation { file, action, offset, memory, done: 0, ticket: None })
+                            .await;
                     done.result?;
                     memory = done.memory;
                 }

@@ -62,13 +62,26 @@ pub(crate) fn prepare(path: &Path, len: u64) -> io::Result<()> {
         device.allocate(&file, 0..len)?;
         let mut memory = memory(&*device, 4 << 20, 0xa5);
         for offset in (0..len).step_by(4 << 20) {
-            let operation =
-                Operation { file: Arc::clone(&file), action: Action::Write, offset, memory, done: 0 };
+            let operation = Operation {
+                file: Arc::clone(&file),
+                action: Action::Write,
+                offset,
+                memory,
+                done: 0,
+                ticket: None,
+            };
             let done = transfer(&*device, operation).await;
             done.result?;
             memory = done.memory;
         }
-        let sync = Operation { file, action: Action::Sync, offset: 0, memory: Memory::default(), done: 0 };
+        let sync = Operation {
+            file,
+            action: Action::Sync,
+            offset: 0,
+            memory: Memory::default(),
+            done: 0,
+            ticket: None,
+        };
         transfer(&*device, sync).await.result.map(drop)
     })
 }
@@ -111,7 +124,14 @@ async fn read(
     let mut memory = memory(&*device, size, 0);
     let mut count = 0;
     for offset in offsets {
-        let operation = Operation { file: Arc::clone(&file), action: Action::Read, offset, memory, done: 0 };
+        let operation = Operation {
+            file: Arc::clone(&file),
+            action: Action::Read,
+            offset,
+            memory,
+            done: 0,
+            ticket: None,
+        };
         let done = transfer(&*device, operation).await;
         check(done.result?, size)?;
         memory = done.memory;
