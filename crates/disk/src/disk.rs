@@ -72,6 +72,10 @@ pub(crate) struct Counters {
     pub(crate) read: AtomicU64,
     /// Bytes of records that were written again before their segment went.
     pub(crate) rewritten: AtomicU64,
+    /// Bytes that were read only to verify them.
+    pub(crate) scrubbed: AtomicU64,
+    /// Bytes of the segments that the present pass over all of them has not come to.
+    pub(crate) scrub_left: AtomicU64,
 }
 
 /// A directory at work.

@@ -36,7 +36,7 @@ const SEGMENTS_MAX: usize = 1024;
 /// Bytes of copies that wait to be written.
 const WAITING: u64 = 1 << 20;
 /// Memory for one extent on its way.
-const SCRATCH: u64 = 4 << 20;
+pub(crate) const SCRATCH: u64 = 4 << 20;
 
 /// What is written again in one go over a segment.
 enum Wanted {
@@ -204,7 +204,13 @@ impl Disk {
     }
 
     /// The entry of a record, if it counts.
-    fn in_force(&self, segment: &Segment, at: u64, len: usize, record: &Record) -> Option<(Name, Entry)> {
+    pub(crate) fn in_force(
+        &self,
+        segment: &Segment,
+        at: u64,
+        len: usize,
+        record: &Record,
+    ) -> Option<(Name, Entry)> {
         let name = name::of_record(record.kind, &record.name);
         let place = Place { segment: segment.number, file: in_file(record.place(at, len)) };
         let entry = self.index.get(&name).filter(|entry| entry.place == place)?;
