@@ -293,6 +293,13 @@ impl Disk {
         }
     }
 
+    /// Waits until recovery has ended, however long that takes; whether it ended well.
+    pub(crate) async fn recovers(&self) -> bool {
+        let mut recovery = self.recovery.subscribe();
+        let ended = recovery.wait_for(|state| !matches!(state, Recovery::Running(_))).await;
+        ended.is_ok_and(|state| *state == Recovery::Done)
+    }
+
     /// The segment of an entry.
     pub(crate) fn segment(&self, entry: &Entry) -> Option<Arc<Segment>> {
         self.segments.get(entry.place.segment)

@@ -14,7 +14,7 @@ use elcache_core::tier::{Leaving, PageRef, Refusal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::disk::{Disk, Recovery, Tried, settled};
+use crate::disk::{Disk, Tried, settled};
 use crate::extents::Broken;
 use crate::format::record::{Kind, Record};
 use crate::index::entry::{Entry, InFile, Kind as Known, Name, Place};
@@ -86,13 +86,10 @@ struct Copies {
 
 /// Frees what is oldest, whenever there is too much.
 pub(crate) async fn reclaim(disk: Arc<Disk>) {
-    let mut recovery = disk.recovery.subscribe();
     // Before that it is not known which segment is the lowest.
-    match recovery.wait_for(|state| !matches!(state, Recovery::Running(_))).await {
-        Ok(state) if *state == Recovery::Done => {}
-        _ => return,
+    if !disk.recovers().await {
+        return;
     }
-    drop(recovery);
     let mut over = false;
     let mut in_vain = 0;
     let mut credit = Credit::new(&disk);

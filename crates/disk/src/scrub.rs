@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::disk::{Disk, Recovery};
+use crate::disk::Disk;
 use crate::extents::Broken;
 use crate::format::BLOCK;
 use crate::index::entry::{Entry, InFile, Kind, Name};
@@ -24,12 +24,9 @@ const REST: Duration = Duration::from_secs(60);
 
 /// Goes round all segments that take no more records, for as long as there is a disk.
 pub(crate) async fn scrub(disk: Arc<Disk>) {
-    let mut recovery = disk.recovery.subscribe();
-    match recovery.wait_for(|state| !matches!(state, Recovery::Running(_))).await {
-        Ok(state) if *state == Recovery::Done => {}
-        _ => return,
+    if !disk.recovers().await {
+        return;
     }
-    drop(recovery);
     let mut next = 0;
     loop {
         sleep(REST).await;
