@@ -125,6 +125,12 @@ impl Item {
             ))
         };
         match answer.status {
+            // Of what memory alone has, some chunks are gone: there is a value still, for who replaces or deletes it.
+            404 if answer.header("X-ElCache-Hit") == Some("partial")
+                && self.may_be.contains(&State::Absent) =>
+            {
+                return Ok(());
+            }
             // What memory has dropped may be on its way to the disk.
             404 if self.may_go && self.may_be.contains(&State::Absent) => return Ok(()),
             404 if self.may_be.contains(&State::Absent) => {
