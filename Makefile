@@ -122,14 +122,14 @@ bench: ## measure against nginx, Varnish, Redis and memcached; QUICK=1 takes two
 	@$(call when,bench/Cargo.toml,cargo run --release $(LOCKED) -p elcache-bench --bin elcache-bench -- $(if $(QUICK),--quick) $(ARGS))
 
 .PHONY: bench-disk
-bench-disk: ## the disk tier beside fio and over HTTP, on 5 GiB under target/; takes ten minutes; ARGS="5 2 ingest": one part
+bench-disk: ## the disk tier beside fio and over HTTP, on 5 GiB under target/; takes seven minutes; ARGS="5 2 ingest": one part
 	$(call say,the disk tier beside fio and over HTTP)
 	@command -v fio >/dev/null || bench/install.sh fio:fio
 	@mkdir -p target
 	@cargo run --release $(LOCKED) -p elcache-bench-disk --bin bench-disk -- target $(ARGS)
 
 .PHONY: bench-restart
-bench-restart: ## a restart on 10 million small entries, 3 GiB under target/; ARGS="100000" takes fewer; five minutes
+bench-restart: ## a restart on 10 million small entries, 3 GiB under target/; ARGS="100000" takes fewer; two minutes
 	$(call say,restart on many small entries)
 	@cargo build --release $(LOCKED) -p elcache-server -p elcache-bench-disk
 	@mkdir -p target

@@ -67,13 +67,21 @@ impl Item {
     }
 
     /// The answer to a GET; none where the value may go, and went while it was read: then the connection ends within the answer.
-    fn read(&self, call: &Call, connection: &mut Connection) -> Result<Option<Answer>, Broken> {
+    fn read(&self, call: &Call, connection: &mut Connection) -> Result<Option<Answer>, End> {
+        let may_go = self.may_go || self.may_be.iter().any(|state| matches!(state, State::Passing(_)));
         match connection.try_call(call) {
-            Err(Broken::CutOff | Broken::Reset) if self.may_go => {
-                *connection = connection.again().map_err(|_| Broken::Closed)?;
-                Ok(None)
-            }
-            answer => answer.map(Some),
+            Err(Broken::CutOff | Broken::Reset) if may_go => match connection.again() {
+                Ok(again) => {
+                    *connection = again;
+                    Ok(None)
+                }
+                Err(error) => Err(End::Gone(format!("no new connection: {error}"))),
+            },
+            Err(broken) => Err(match broken.into() {
+                End::Gone(why) => End::Gone(format!("{why}: reading {self:?}")),
+                fault @ End::Fault(_) => fault,
+            }),
+            Ok(answer) => Ok(Some(answer)),
         }
     }
 
@@ -117,6 +125,12 @@ impl Item {
             ))
         };
         match answer.status {
+            // Of what memory alone has, some chunks are gone: there is a value still, for who replaces or deletes it.
+            404 if answer.header("X-ElCache-Hit") == Some("partial")
+                && self.may_be.contains(&State::Absent) =>
+            {
+                return Ok(());
+            }
             // What memory has dropped may be on its way to the disk.
             404 if self.may_go && self.may_be.contains(&State::Absent) => return Ok(()),
             404 if self.may_be.contains(&State::Absent) => {

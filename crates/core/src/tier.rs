@@ -298,6 +298,10 @@ pub struct DeviceUsage {
     pub written_bytes: u64,
     /// Bytes of these that were there before, and were written again because they are in use.
     pub rewritten_bytes: u64,
+    /// Bytes that it read only to verify them.
+    pub scrubbed_bytes: u64,
+    /// Bytes that the present pass over everything has still to look at.
+    pub scrub_left_bytes: u64,
     /// Bytes that it read, heads and sums included.
     pub read_bytes: u64,
     /// Operations that failed.

@@ -234,16 +234,7 @@ pub(crate) async fn read_identity(reach: &Reach, path: &Path) -> Result<Option<I
 /// Makes a directory the one that has this identity, for good.
 pub(crate) async fn write_identity(reach: &Reach, path: &Path, identity: &Identity) -> io::Result<()> {
     let (new, named, path) = (path.join(IDENTITY_NEW), path.join(IDENTITY), path.to_owned());
-    let made = new.clone();
-    let file = reach.blocking(move |device| {
-        match device.remove(&made) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        device.open(&made, Open { create: true, direct: false })
-    });
-    let file = file.await?;
-    write_file(reach, &file, &identity.encode()).await?;
+    write_file(reach, new.clone(), &identity.encode()).await?;
     let renamed = reach.blocking(move |device| {
         device.rename(&new, &named)?;
         device.sync_directory(&path)
@@ -251,13 +242,20 @@ pub(crate) async fn write_identity(reach: &Reach, path: &Path, identity: &Identi
     renamed.await
 }
 
-/// Writes and syncs a file that is new.
-pub(crate) async fn write_file(reach: &Reach, file: &Arc<File>, bytes: &[u8]) -> io::Result<()> {
-    let device = &*reach.device;
+/// Makes a file anew, writes and syncs it.
+pub(crate) async fn write_file(reach: &Reach, path: PathBuf, bytes: &[u8]) -> io::Result<()> {
+    let file = reach.blocking(move |device| {
+        match device.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        device.open(&path, Open { create: true, direct: false })
+    });
+    let (file, device) = (file.await?, &*reach.device);
     let mut blocks = device.blocks(bytes.len());
     blocks[..bytes.len()].copy_from_slice(bytes);
-    perform(device, file, Action::Write, 0, Memory::of(Part::Blocks(blocks))).await?;
-    perform(device, file, Action::Sync, 0, Memory::default()).await.map(|_| ())
+    perform(device, &file, Action::Write, 0, Memory::of(Part::Blocks(blocks))).await?;
+    perform(device, &file, Action::Sync, 0, Memory::default()).await.map(|_| ())
 }
 
 /// A small file as a whole.

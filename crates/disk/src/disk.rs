@@ -72,6 +72,10 @@ pub(crate) struct Counters {
     pub(crate) read: AtomicU64,
     /// Bytes of records that were written again before their segment went.
     pub(crate) rewritten: AtomicU64,
+    /// Bytes that were read only to verify them.
+    pub(crate) scrubbed: AtomicU64,
+    /// Bytes of the segments that the present pass over all of them has not come to.
+    pub(crate) scrub_left: AtomicU64,
 }
 
 /// A directory at work.
@@ -287,6 +291,13 @@ impl Disk {
             Ok(Ok(state)) if *state == Recovery::Done => Ok(()),
             _ => Err(NotYet),
         }
+    }
+
+    /// Waits until recovery has ended, however long that takes; whether it ended well.
+    pub(crate) async fn recovers(&self) -> bool {
+        let mut recovery = self.recovery.subscribe();
+        let ended = recovery.wait_for(|state| !matches!(state, Recovery::Running(_))).await;
+        ended.is_ok_and(|state| *state == Recovery::Done)
     }
 
     /// The segment of an entry.

@@ -77,6 +77,12 @@ impl Disk {
 
     /// The record of an entry in a log, if it is of one of these kinds and bears this name.
     async fn read_record(&self, entry: &Entry, kinds: &[Kind], name: &[u8]) -> Result<Record, Broken> {
+        let record = self.read_any_record(entry).await?;
+        if kinds.contains(&record.kind) && record.name == name { Ok(record) } else { Err(Broken::Damaged) }
+    }
+
+    /// The record at the place of an entry in a log.
+    pub(crate) async fn read_any_record(&self, entry: &Entry) -> Result<Record, Broken> {
         let InFile::Small { offset, len } = entry.place.file else { return Err(Broken::Damaged) };
         let segment = self.segment(entry).ok_or(Broken::Gone)?;
         let room = self.room(len as usize).await?;
@@ -90,8 +96,7 @@ impl Disk {
         // A copy, so that the device's blocks are free at once.
         let bytes = blocks.get(..count.min(len as usize)).unwrap_or_default().to_vec();
         let bytes = Bytes::from_owner(Lent { bytes, _room: room });
-        let record = Record::decode(&bytes, &self.directory.seeds, segment.number, offset)?;
-        if kinds.contains(&record.kind) && record.name == name { Ok(record) } else { Err(Broken::Damaged) }
+        Ok(Record::decode(&bytes, &self.directory.seeds, segment.number, offset)?)
     }
 
     pub(crate) async fn find_page(self: &Arc<Self>, page: &PageRef) -> Lookup<Payload> {

@@ -209,6 +209,19 @@ impl Index {
         self.floor.store(floor, Ordering::Release);
     }
 
+    /// How many stripes there are.
+    pub(crate) fn stripes(&self) -> usize {
+        self.stripes.len()
+    }
+
+    /// What a stripe has in a segment.
+    pub(crate) fn in_segment(&self, stripe: usize, segment: u32) -> Vec<(Name, Entry)> {
+        let stripe = self.lock(stripe);
+        let nodes = (0..stripe.len()).map(|node| stripe.node(node));
+        let entries = nodes.map(|node| (node.name, node.packed.unpack()));
+        entries.filter(|(_, entry)| entry.place.segment == segment && !self.is_stale(entry)).collect()
+    }
+
     /// What there is above the floor.
     pub(crate) fn total(&self) -> Live {
         self.census.lock().total()

@@ -11,6 +11,7 @@
 //! - `log`: the open segments as plain state. `writer`: the task that writes their batches.
 //! - `space`: segments are opened and freed. `segment`: all segments that can be read.
 //! - `reclaim`: the task that frees the oldest segments, and first saves what is in use. `walk`: a way through a log.
+//! - `scrub`: the task that looks for damage.
 //! - `tally`: names that are held: records on their way, and chunks of unfinished uploads.
 //! - `recovery`: the index from what is on the disk.
 //! - `directory`: whose directory it is, and its lock. `name`, `sums`: names in the index; sums of extents, cached.
@@ -36,6 +37,7 @@ mod log;
 mod name;
 mod reclaim;
 mod recovery;
+mod scrub;
 mod segment;
 mod space;
 mod sums;

@@ -1,7 +1,7 @@
 //! What the index knows records by.
 
 use elcache_core::key::Key;
-use elcache_core::tier::ChunkRef;
+use elcache_core::tier::{ChunkRef, Leaving};
 
 use crate::format::record::Kind;
 use crate::index::entry::Name;
@@ -25,6 +25,15 @@ pub(crate) fn of_record(kind: Kind, name: &[u8]) -> Name {
         Kind::Chunk => short(name),
         Kind::Page => short(&blake3::derive_key(PAGE_CONTEXT, name)),
         Kind::Value | Kind::Root | Kind::Tombstone | Kind::Index => short(blake3::hash(name).as_bytes()),
+    }
+}
+
+/// What the index knows by what a faster tier is about to evict.
+pub(crate) fn of_leaving(leaving: Leaving<'_>) -> Name {
+    match leaving {
+        Leaving::Value(key) => of_record(Kind::Value, key),
+        Leaving::Page(page) => of_record(Kind::Page, &page.to_bytes()),
+        Leaving::Chunk(digest) => of_record(Kind::Chunk, &digest.0),
     }
 }
 

@@ -14,7 +14,7 @@ use elcache_core::tier::{Leaving, PageRef, Refusal};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::disk::{Disk, Recovery, Tried, settled};
+use crate::disk::{Disk, Tried, settled};
 use crate::extents::Broken;
 use crate::format::record::{Kind, Record};
 use crate::index::entry::{Entry, InFile, Kind as Known, Name, Place};
@@ -36,7 +36,7 @@ const SEGMENTS_MAX: usize = 1024;
 /// Bytes of copies that wait to be written.
 const WAITING: u64 = 1 << 20;
 /// Memory for one extent on its way.
-const SCRATCH: u64 = 4 << 20;
+pub(crate) const SCRATCH: u64 = 4 << 20;
 
 /// What is written again in one go over a segment.
 enum Wanted {
@@ -86,13 +86,10 @@ struct Copies {
 
 /// Frees what is oldest, whenever there is too much.
 pub(crate) async fn reclaim(disk: Arc<Disk>) {
-    let mut recovery = disk.recovery.subscribe();
     // Before that it is not known which segment is the lowest.
-    match recovery.wait_for(|state| !matches!(state, Recovery::Running(_))).await {
-        Ok(state) if *state == Recovery::Done => {}
-        _ => return,
+    if !disk.recovers().await {
+        return;
     }
-    drop(recovery);
     let mut over = false;
     let mut in_vain = 0;
     let mut credit = Credit::new(&disk);
@@ -204,7 +201,13 @@ impl Disk {
     }
 
     /// The entry of a record, if it counts.
-    fn in_force(&self, segment: &Segment, at: u64, len: usize, record: &Record) -> Option<(Name, Entry)> {
+    pub(crate) fn in_force(
+        &self,
+        segment: &Segment,
+        at: u64,
+        len: usize,
+        record: &Record,
+    ) -> Option<(Name, Entry)> {
         let name = name::of_record(record.kind, &record.name);
         let place = Place { segment: segment.number, file: in_file(record.place(at, len)) };
         let entry = self.index.get(&name).filter(|entry| entry.place == place)?;

@@ -50,6 +50,16 @@ impl Segments {
         self.0.read().first_key_value().map(|(_, segment)| Arc::clone(segment))
     }
 
+    /// The first one from this number on.
+    pub(crate) fn from(&self, number: u32) -> Option<Arc<Segment>> {
+        self.0.read().range(number..).next().map(|(_, segment)| Arc::clone(segment))
+    }
+
+    /// What those from this number on occupy.
+    pub(crate) fn bytes_from(&self, number: u32) -> u64 {
+        self.0.read().range(number..).map(|(_, segment)| segment.bytes()).sum()
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.0.read().len()
     }

@@ -33,7 +33,7 @@ use crate::io::{Device, Gate};
 use crate::name;
 use crate::sums::SumsCache;
 use crate::tally::Held;
-use crate::{reclaim, recovery, writer};
+use crate::{reclaim, recovery, scrub, writer};
 
 /// How often the keeper looks around.
 const ROUND: Duration = Duration::from_millis(100);
@@ -48,8 +48,8 @@ pub(crate) const PROMISE: u64 = 1 << 20;
 pub struct DiskTier {
     pub(crate) disk: Arc<Disk>,
     writer: parking_lot::Mutex<Option<JoinHandle<()>>>,
-    /// What goes on beside: recovery, reclaiming, keeping house.
-    tasks: [JoinHandle<()>; 3],
+    /// What goes on beside: recovery, reclaiming, scrubbing, keeping house.
+    tasks: [JoinHandle<()>; 4],
 }
 
 /// What a disk tier is made of.
@@ -139,6 +139,7 @@ impl DiskTier {
         let tasks = [
             tokio::spawn(recovery::recover(Arc::clone(&disk))),
             tokio::spawn(reclaim::reclaim(Arc::clone(&disk))),
+            tokio::spawn(scrub::scrub(Arc::clone(&disk))),
             tokio::spawn(keep_house(Arc::clone(&disk))),
         ];
         Ok(Arc::new(Self { disk, writer: parking_lot::Mutex::new(Some(writer)), tasks }))
@@ -169,6 +170,8 @@ impl DiskTier {
             stored_bytes: of(&counters.stored),
             written_bytes: of(&counters.written),
             rewritten_bytes: of(&counters.rewritten),
+            scrubbed_bytes: of(&counters.scrubbed),
+            scrub_left_bytes: of(&counters.scrub_left),
             read_bytes: of(&counters.read),
             io_errors: of(&counters.failed),
             damaged: of(&counters.damaged),
@@ -524,12 +527,8 @@ impl Tier for DiskTier {
     fn keep_page(&self, _: &PageRef, _: &[u8]) {}
 
     fn lacks(&self, leaving: Leaving<'_>) -> bool {
-        let name = match leaving {
-            Leaving::Value(key) => name::of_record(Kind::Value, key),
-            Leaving::Page(page) => name::of_record(Kind::Page, &page.to_bytes()),
-            Leaving::Chunk(digest) => name::of_record(Kind::Chunk, &digest.0),
-        };
-        matches!(self.disk.look_up_now(&name), Some(None))
+        let found = self.disk.look_up_now(&name::of_leaving(leaving));
+        found.is_some_and(|entry| entry.is_none_or(|entry| entry.kind == Known::Dead))
     }
 
     fn demote(&self, evicted: Evicted) -> Reply<'_, Result<(), Refusal>> {

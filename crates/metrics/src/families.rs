@@ -220,6 +220,22 @@ pub(crate) static FAMILIES: &[Family] = &[
         collect: |from, to| known(to, device(from).map(|usage| usage.rewritten_bytes)),
     },
     Family {
+        name: "elcache_disk_scrubbed_bytes_total",
+        kind: Kind::Counter,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes that were read from the disk only to verify them.",
+        collect: |from, to| known(to, device(from).map(|usage| usage.scrubbed_bytes)),
+    },
+    Family {
+        name: "elcache_disk_scrub_left_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes of the disk that the present pass of verifying everything has still to look at.",
+        collect: |from, to| known(to, device(from).map(|usage| usage.scrub_left_bytes)),
+    },
+    Family {
         name: "elcache_disk_errors_total",
         kind: Kind::Counter,
         labels: &["kind"],

@@ -55,6 +55,8 @@ fn snapshot(tiers: &[TierName]) -> Snapshot {
         stored_bytes: 100,
         written_bytes: 110,
         rewritten_bytes: 5,
+        scrubbed_bytes: 70,
+        scrub_left_bytes: 30,
         ..DeviceUsage::default()
     };
     let of = |tier: TierName| Usage { device: (tier == TierName::Disk).then_some(device), ..usage };

@@ -15,7 +15,7 @@ use crate::directory::{
     write_identity,
 };
 use crate::format::identity::Identity;
-use crate::io::{BLOCK, Gate, Open};
+use crate::io::{BLOCK, Gate};
 
 /// What is written into a directory, and read again, to find out whether it can be used.
 const PROBE: &str = "PROBE";
@@ -203,18 +203,9 @@ impl Shared {
 /// Makes, writes, syncs, reads and removes a small file.
 async fn probe(reach: &Reach, seat: &super::Seat) -> io::Result<()> {
     let path = seat.path.join(PROBE);
-    let made = path.clone();
-    let file = reach.blocking(move |device| {
-        match device.remove(&made) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        device.open(&made, Open { create: true, direct: false })
-    });
-    let file = file.await?;
     let pattern = [0xe1_u8; BLOCK];
     let probing = async {
-        write_file(reach, &file, &pattern).await?;
+        write_file(reach, path.clone(), &pattern).await?;
         let read = read_file(reach, path.clone()).await?;
         if read != pattern {
             return Err(io::Error::other("what was written is not what is read"));

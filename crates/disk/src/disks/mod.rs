@@ -361,6 +361,8 @@ impl Shared {
             stored_bytes: sum(|counters| &counters.stored),
             written_bytes: sum(|counters| &counters.written),
             rewritten_bytes: sum(|counters| &counters.rewritten),
+            scrubbed_bytes: sum(|counters| &counters.scrubbed),
+            scrub_left_bytes: sum(|counters| &counters.scrub_left),
             read_bytes: sum(|counters| &counters.read),
             io_errors: sum(|counters| &counters.failed),
             damaged: sum(|counters| &counters.damaged),

@@ -343,13 +343,9 @@ impl Tier for Disks {
     fn keep_page(&self, _: &PageRef, _: &[u8]) {}
 
     fn lacks(&self, leaving: Leaving<'_>) -> bool {
-        let name = match leaving {
-            Leaving::Value(key) => name::of_record(Kind::Value, key),
-            Leaving::Page(page) => name::of_record(Kind::Page, &page.to_bytes()),
-            Leaving::Chunk(digest) => name::of_record(Kind::Chunk, &digest.0),
-        };
+        let name = name::of_leaving(leaving);
         let view = self.shared.view();
-        let found = view.find(&name, |_| true);
+        let found = view.find(&name, |entry| entry.kind != Known::Dead);
         matches!(found, Found::Nowhere) && view.serving().next().is_some()
     }
 

@@ -9,7 +9,7 @@ use std::slice;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustix::mm::{Advice, madvise};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use super::BLOCK;
 
@@ -27,6 +27,8 @@ pub struct Blocks {
 
 enum Home {
     Heap,
+    /// Pages of its own, which the system has back at once: the heap would keep many of them.
+    Pages,
     Slot(Arc<Slots>, usize),
 }
 
@@ -36,14 +38,26 @@ unsafe impl Send for Blocks {}
 unsafe impl Sync for Blocks {}
 
 impl Blocks {
-    /// At least `len` bytes of the heap, zeroed.
+    /// At least `len` bytes, zeroed.
     pub fn zeroed(len: usize) -> Self {
         let len = whole(len);
+        if len > SLOT {
+            return Self::mapped(len);
+        }
         let layout = layout(len, BLOCK);
         // SAFETY: the layout has a length.
         let start = unsafe { alloc_zeroed(layout) };
         let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
         Self { start, len, home: Home::Heap }
+    }
+
+    fn mapped(len: usize) -> Self {
+        let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a new mapping, at an address that the kernel chooses.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), len, protection, flags) };
+        let start = start.ok().and_then(|start| NonNull::new(start.cast()));
+        let start = start.unwrap_or_else(|| handle_alloc_error(layout(len, BLOCK)));
+        Self { start, len, home: Home::Pages }
     }
 
     /// Whether they lie in one of these slots.
@@ -80,6 +94,8 @@ impl Drop for Blocks {
         match &self.home {
             // SAFETY: allocated in `zeroed` with this layout.
             Home::Heap => unsafe { dealloc(self.start.as_ptr(), layout(self.len, BLOCK)) },
+            // SAFETY: mapped in `mapped` with this length, and nobody refers to it any more.
+            Home::Pages => _ = unsafe { munmap(self.start.as_ptr().cast(), self.len) },
             Home::Slot(slots, index) => slots.free.lock().push(*index),
         }
     }

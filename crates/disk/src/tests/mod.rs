@@ -10,6 +10,7 @@ mod golden;
 mod model;
 mod reclaim;
 mod refused;
+mod scrub;
 mod small;
 mod support;
 mod traces;
