@@ -35,8 +35,8 @@ const GAIN: u64 = 16;
 const SEGMENTS_MAX: usize = 1024;
 /// Bytes of copies that wait to be written.
 const WAITING: u64 = 1 << 20;
-/// Memory for one extent on its way.
-pub(crate) const SCRATCH: u64 = 4 << 20;
+/// Memory for one extent on its way: a chunk and its head.
+pub(crate) const SCRATCH: u64 = (4 << 20) + (128 << 10);
 
 /// What is written again in one go over a segment.
 enum Wanted {
@@ -60,14 +60,19 @@ impl Credit {
     fn new(disk: &Disk) -> Self {
         let part = (disk.config.write_amplification_max - 1.0).max(0.0);
         let bytes = part * disk.config.segment_bytes() as f64;
-        Self { bytes, part, most: part * disk.config.max_bytes as f64, seen: (0, 0) }
+        Self { bytes, part, most: part * disk.config.max_bytes as f64, seen: Self::written(disk) }
+    }
+
+    /// How much has been written for the first time, and again.
+    fn written(disk: &Disk) -> (u64, u64) {
+        let again = disk.counters.rewritten.load(Ordering::Relaxed);
+        (disk.counters.written.load(Ordering::Relaxed).saturating_sub(again), again)
     }
 
     /// What of a segment of so many bytes may be written again. While somebody is `pressed` for room every segment has to
     /// win some.
     fn for_segment(&mut self, disk: &Disk, bytes: u64, pressed: bool) -> u64 {
-        let again = disk.counters.rewritten.load(Ordering::Relaxed);
-        let first = disk.counters.written.load(Ordering::Relaxed).saturating_sub(again);
+        let (first, again) = Self::written(disk);
         let (first_seen, again_seen) = std::mem::replace(&mut self.seen, (first, again));
         self.bytes += self.part * first.saturating_sub(first_seen) as f64;
         self.bytes = (self.bytes - (again - again_seen) as f64).min(self.most);
@@ -119,7 +124,10 @@ impl Disk {
             return true;
         }
         // An error has been counted; whoever waits for room meets it too.
-        if !self.wanted.swap(false, Ordering::AcqRel) || self.has_room(By::Writer).await.unwrap_or(true) {
+        if !self.wanted.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        if self.has_room(By::Writer).await.unwrap_or(true) {
             self.freed.send_replace(());
             return false;
         }
@@ -179,9 +187,22 @@ impl Disk {
         let seeds = self.directory.seeds.clone();
         let mut walk = Walk::new(&seeds, segment.number);
         let mut copies = Copies::default();
+        let saved = self.save_into(segment, &mut wanted, &mut walk, &mut copies).await;
+        // Whatever became of the others: what is on its way when the segment goes would come back from nowhere, for who had
+        // deleted it meanwhile and found nothing.
+        copies.settle().await.and(saved)
+    }
+
+    async fn save_into(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        wanted: &mut Wanted,
+        walk: &mut Walk<'_>,
+        copies: &mut Copies,
+    ) -> Result<(), Refusal> {
         let mut end = false;
         while !end {
-            end = match self.feed(segment, &mut walk, u64::MAX).await {
+            end = match self.feed(segment, walk, u64::MAX).await {
                 Ok(more) => !more,
                 Err(error) => {
                     self.failed("a log cannot be read: what is behind this place is given up", &error);
@@ -191,13 +212,13 @@ impl Disk {
             while let Some(step) = walk.step(end) {
                 if let Step::Record { at, len, record, .. } = step
                     && let Some((name, entry)) = self.in_force(segment, at, len, &record)
-                    && self.wants(&mut wanted, &record, &name, &entry)
+                    && self.wants(wanted, &record, &name, &entry)
                 {
-                    self.copy(&name, &entry, &record, &mut copies).await?;
+                    self.copy(&name, &entry, &record, copies).await?;
                 }
             }
         }
-        copies.settle().await
+        Ok(())
     }
 
     /// The entry of a record, if it counts.
@@ -272,8 +293,12 @@ impl Disk {
                 let _scratch = self.budget.take(SCRATCH).ok_or(Refusal::Full)?;
                 match self.read_extent(entry).await {
                     Ok((head, blocks)) => self.write_copy(name, entry, head, blocks).await?,
-                    Err(Broken::Damaged) => self.bury(name, entry),
-                    Err(Broken::Gone | Broken::Absent | Broken::NoRoom) => {}
+                    Err(broken) => {
+                        if broken == Broken::Damaged {
+                            self.bury(name, entry);
+                        }
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -283,12 +308,13 @@ impl Disk {
 }
 
 impl Copies {
-    /// Waits until all are written.
+    /// Waits until all are written, or have failed.
     async fn settle(&mut self) -> Result<(), Refusal> {
         self.bytes = 0;
+        let mut all = Ok(());
         for done in self.done.drain(..) {
-            settled(done).await?;
+            all = settled(done).await.and(all);
         }
-        Ok(())
+        all
     }
 }

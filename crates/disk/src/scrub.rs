@@ -52,8 +52,13 @@ impl Disk {
         let mut end = false;
         while !end {
             let before = walk.next_offset();
-            // An error is counted where the log is read for somebody.
-            end = !self.feed(segment, &mut walk, u64::MAX).await.unwrap_or(false);
+            end = match self.feed(segment, &mut walk, u64::MAX).await {
+                Ok(more) => !more,
+                Err(error) => {
+                    self.failed("a log cannot be read to verify it", &error);
+                    return;
+                }
+            };
             self.pace(walk.next_offset() - before).await;
             while let Some(step) = walk.step(end) {
                 match step {

@@ -229,8 +229,8 @@ impl Engine {
         let _writing = self.order.write(key).await;
         self.ready().await?;
         let current = self.current(key).await?;
-        if current.is_some() && !condition.holds(current.as_ref()) {
-            return Err(WriteError::ConditionFailed);
+        if !condition.holds(current.as_ref()) {
+            return if current.is_some() { Err(WriteError::ConditionFailed) } else { Ok(false) };
         }
         // Even if nothing was found: what cannot be read at the moment may be there again later. The slowest first: what is
         // gone there cannot come back from there.
