@@ -122,7 +122,7 @@ bench: ## measure against nginx, Varnish, Redis and memcached; QUICK=1 takes two
 	@$(call when,bench/Cargo.toml,cargo run --release $(LOCKED) -p elcache-bench --bin elcache-bench -- $(if $(QUICK),--quick) $(ARGS))
 
 .PHONY: bench-disk
-bench-disk: ## the disk tier beside fio and over HTTP, on 5 GiB under target/; takes seven minutes; ARGS="5 2 ingest": one part
+bench-disk: ## the disk tier beside fio and over HTTP, on 5 GiB under target/; takes eight minutes; ARGS="5 2 ingest": one part
 	$(call say,the disk tier beside fio and over HTTP)
 	@command -v fio >/dev/null || bench/install.sh fio:fio
 	@mkdir -p target

@@ -237,7 +237,7 @@ impl Value {
         self
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         Dice::new(self.meta.version.sequence ^ 0xABCD).bytes(self.meta.size as usize)
     }
 
