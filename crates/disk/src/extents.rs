@@ -98,6 +98,7 @@ impl Disk {
             (extent::sums(&shared, summer), if subtrees.len() > 1 { subtrees } else { Vec::new() })
         });
         let (sums, subtrees) = sums.await.ok_or(Refusal::Failed)?;
+        self.pace.turn().await?;
         let need = Need::extent(record::extent_len(&name, &meta), whole);
         let reserved = self.reserve(need, By::Writer, &hash).await?;
         let head = Head { kind, name, meta, len: len as u32, subtrees, sums };
@@ -144,7 +145,7 @@ impl Disk {
             }
             return Err(Refusal::Failed);
         }
-        self.counters.written.fetch_add(whole as u64, Ordering::Relaxed);
+        self.count_written(whole as u64);
         let block = (reserved.offset / BLOCK as u64) as u32;
         let extent = Extent { block, head_blocks: (head_len / BLOCK) as u32, len: head.len };
         let Head { kind, name: bears, meta, .. } = head;

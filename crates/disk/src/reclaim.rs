@@ -242,7 +242,8 @@ impl Disk {
             Wanted::Pinned => self.pins.has(name),
             Wanted::InUse(left) => {
                 let bytes = entry.place.bytes();
-                let wants = bytes <= *left && (entry.used || self.is_above(record));
+                let may = bytes <= *left && !self.pace.in_debt();
+                let wants = may && (entry.used || self.is_above(record));
                 *left -= if wants { bytes } else { 0 };
                 wants
             }

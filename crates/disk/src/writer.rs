@@ -61,7 +61,7 @@ impl Disk {
             done.send_replace(Some(Err(Failed)));
             return;
         }
-        self.counters.written.fetch_add(end - offset, Ordering::Relaxed);
+        self.count_written(end - offset);
         drop(permits);
         let mut known = Ok(());
         for (held, change) in changes {

@@ -15,13 +15,15 @@ use super::{Access, DirectoryParts, DisksError, DisksParts, HANGS, Life, Seat, S
 use crate::directory::{DirectoryError, Reach, SEGMENTS, random_id, read_identity, write_identity};
 use crate::format::identity::Identity;
 use crate::io::{Gate, Pool};
+use crate::pace::Pace;
 
 /// A directory that can be read, and what it says of itself; nothing if it is new.
 type Candidate = (usize, Reach, Option<Identity>);
 
 /// Reads whose the directories are, and puts those to work that can be used.
 pub(super) async fn open(parts: DisksParts) -> Result<Arc<Shared>, DisksError> {
-    let DisksParts { directories, pool, node_name, budget, buffers, clock, mut random } = parts;
+    let DisksParts { directories, write_rate_max, pool, node_name, .. } = parts;
+    let DisksParts { budget, buffers, clock, mut random, .. } = parts;
     let alone = directories.len() == 1;
     let mut errors = Vec::new();
     let seats: Box<[Seat]> =
@@ -55,6 +57,7 @@ pub(super) async fn open(parts: DisksParts) -> Result<Arc<Shared>, DisksError> {
         view: RwLock::new(Arc::new(View::default())),
         progress: watch::Sender::new(0),
         room: Arc::new(Semaphore::new(room)),
+        pace: Arc::new(Pace::new(write_rate_max)),
         epoch: tokio::sync::Mutex::new(0),
         leaving: AtomicBool::new(false),
         started: AtomicBool::new(false),
