@@ -367,7 +367,8 @@ impl Disk {
     }
 
     async fn read(&self, place: &Place, offset: u64, memory: Memory) -> Result<(usize, Memory), Broken> {
-        let data = place.segment.data.as_ref().ok_or(Broken::Damaged)?;
+        // Its data file has been given back: what counted in it is somewhere else now.
+        let data = place.segment.data.as_ref().ok_or(Broken::Gone)?;
         self.counters.read.fetch_add(memory.len() as u64, Ordering::Relaxed);
         let read = perform(&*self.device, data, Action::Read, offset, memory).await;
         read.map_err(|error| self.broken("an extent cannot be read", &error))
