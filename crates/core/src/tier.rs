@@ -261,7 +261,7 @@ pub enum Evicted {
 pub trait Below: Send + Sync + 'static {
     /// Whether it would take this, which has been `asked_for` since it came or has not, with what it wants to be told then. Asked
     /// while the tier still has it, and under its locks: the answer has to be quick.
-    fn wants(&self, leaving: Leaving<'_>, asked_for: bool) -> Option<u64>;
+    fn wants(&self, leaving: Leaving<'_>, asked_for: &dyn Fn() -> bool) -> Option<u64>;
 
     /// Takes it, or lets it go.
     fn take(&self, evicted: Evicted, told: u64);

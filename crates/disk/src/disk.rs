@@ -81,6 +81,12 @@ pub(crate) struct Counters {
     pub(crate) scrub_left: AtomicU64,
 }
 
+impl Counters {
+    pub(crate) fn new(clock: &dyn Clock) -> Arc<Self> {
+        Arc::new(Self { wear: Wear::new(clock.elapsed()), ..Self::default() })
+    }
+}
+
 /// A directory at work.
 pub(crate) struct Disk {
     pub(crate) config: DiskConfig,
@@ -326,7 +332,7 @@ impl Disk {
     /// Counts what went to the disk.
     pub(crate) fn count_written(&self, bytes: u64) {
         self.counters.written.fetch_add(bytes, Ordering::Relaxed);
-        self.counters.wear.add(bytes);
+        self.counters.wear.add(bytes, self.clock.elapsed());
         self.pace.spend(bytes);
     }
 

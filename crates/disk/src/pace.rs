@@ -1,10 +1,12 @@
 //! How fast the tier may write: a bucket of bytes that fills at a constant rate.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use elcache_core::clock::Clock;
 use elcache_core::tier::Refusal;
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 /// What may be written at once after a rest, in seconds of the rate.
 const BURST: Duration = Duration::from_secs(1);
@@ -15,13 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Pace {
     /// Bytes a second; `None` is no limit.
     rate: Option<u64>,
+    clock: Arc<dyn Clock>,
     /// When all that has been spent is earned.
-    earned: Mutex<Instant>,
+    earned: Mutex<Duration>,
 }
 
 impl Pace {
-    pub(crate) fn new(rate: Option<u64>) -> Self {
-        Self { rate: rate.filter(|&rate| rate > 0), earned: Mutex::new(Instant::now()) }
+    pub(crate) fn new(rate: Option<u64>, clock: Arc<dyn Clock>) -> Self {
+        Self { rate: rate.filter(|&rate| rate > 0), earned: Mutex::new(clock.elapsed()), clock }
     }
 
     /// Takes bytes out of the bucket, which may leave a debt.
@@ -29,13 +32,13 @@ impl Pace {
         let Some(rate) = self.rate else { return };
         let cost = Duration::from_secs_f64(bytes as f64 / rate as f64);
         let mut earned = self.earned.lock();
-        *earned = Instant::now().checked_sub(BURST).map_or(*earned, |full| full.max(*earned)) + cost;
+        *earned = self.clock.elapsed().saturating_sub(BURST).max(*earned) + cost;
     }
 
     /// How long it takes until the debt is paid.
     fn debt(&self) -> Option<Duration> {
         self.rate?;
-        let debt = self.earned.lock().saturating_duration_since(Instant::now());
+        let debt = self.earned.lock().saturating_sub(self.clock.elapsed());
         (!debt.is_zero()).then_some(debt)
     }
 
@@ -45,9 +48,9 @@ impl Pace {
 
     /// Waits until there is no debt.
     pub(crate) async fn turn(&self) -> Result<(), Refusal> {
-        let began = Instant::now();
+        let began = self.clock.elapsed();
         while let Some(debt) = self.debt() {
-            if began.elapsed() + debt > PATIENCE {
+            if self.clock.elapsed().saturating_sub(began) + debt > PATIENCE {
                 return Err(Refusal::Full);
             }
             sleep(debt).await;
@@ -58,13 +61,16 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::tests::support::RuntimeClock;
 
     const MIB: u64 = 1 << 20;
 
     #[tokio::test(start_paused = true)]
     async fn over_time_no_more_is_written_than_the_rate() {
-        let pace = Pace::new(Some(MIB));
+        let pace = Pace::new(Some(MIB), RuntimeClock::new());
         let began = Instant::now();
         for _ in 0..100 {
             pace.turn().await.unwrap();
@@ -82,7 +88,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_would_wait_for_too_long_is_told_at_once() {
-        let pace = Pace::new(Some(MIB));
+        let pace = Pace::new(Some(MIB), RuntimeClock::new());
         pace.spend(40 * MIB);
         let began = Instant::now();
         assert_eq!(pace.turn().await, Err(Refusal::Full));
@@ -93,7 +99,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_a_limit_nobody_waits() {
-        let pace = Pace::new(None);
+        let pace = Pace::new(None, RuntimeClock::new());
         pace.spend(u64::MAX);
         assert!(!pace.in_debt());
         assert_eq!(pace.turn().await, Ok(()));

@@ -100,14 +100,14 @@ impl DiskTier {
         let gate = Gate::new(Handle::current());
         let reach = Reach { device, gate };
         let directory = Directory::open(&reach, path, &node_name, clock.now_ms(), &mut random).await?;
-        let (lock, counters, seed) = (lock.map(Arc::new), Arc::default(), random());
+        let (lock, counters, seed) = (lock.map(Arc::new), Counters::new(&*clock), random());
         Self::start(Instance {
             config,
             reach,
             directory,
             lock,
             counters,
-            pace: Arc::new(Pace::new(None)),
+            pace: Arc::new(Pace::new(None, Arc::clone(&clock))),
             sharers: 1,
             seed,
             budget,
@@ -175,7 +175,7 @@ impl DiskTier {
             stored_bytes: of(&counters.stored),
             written_bytes: of(&counters.written),
             rewritten_bytes: of(&counters.rewritten),
-            projected_bytes_per_day: counters.wear.per_day(),
+            projected_bytes_per_day: counters.wear.per_day(self.disk.clock.elapsed()),
             scrubbed_bytes: of(&counters.scrubbed),
             scrub_left_bytes: of(&counters.scrub_left),
             read_bytes: of(&counters.read),

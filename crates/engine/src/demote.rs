@@ -39,9 +39,9 @@ impl Demoter {
 }
 
 impl Below for Demoter {
-    fn wants(&self, leaving: Leaving<'_>, asked_for: bool) -> Option<u64> {
+    fn wants(&self, leaving: Leaving<'_>, asked_for: &dyn Fn() -> bool) -> Option<u64> {
         let full = self.bytes.load(Ordering::Relaxed) >= self.max_bytes;
-        let worth_it = asked_for || !self.asked_for;
+        let worth_it = !self.asked_for || asked_for();
         if full || !worth_it || self.slower.is_overused() || !self.slower.lacks(leaving) {
             return None;
         }

@@ -222,7 +222,7 @@ impl Shard {
         &self,
         miss: Option<Admission>,
         pinned: impl Fn(Kind, &[u8]) -> bool,
-        mut wanted: impl FnMut(&[u8], bool) -> bool,
+        mut wanted: impl FnMut(&[u8], &dyn Fn() -> bool) -> bool,
     ) -> Option<Gone> {
         let mut state = self.lock();
         for rotations in 0.. {
@@ -241,12 +241,12 @@ impl Shard {
                 continue;
             }
             let hash = Name::new(self.seed, kind, bytes).hash;
-            let asked_for = state.policy.is_frequent(number);
-            state.policy.evict(number, hash);
             // What is kept for a value of this tier alone, or off the disk, goes for good.
             let ours = layout::is_no_disk(record.content()) || state.owners.contains_key(&number);
-            let kept =
-                if !ours && wanted(record.content(), asked_for) { Some(self.own(record)) } else { None };
+            let asked_for = || state.policy.is_frequent(number);
+            let wants = !ours && wanted(record.content(), &asked_for);
+            let kept = if wants { Some(self.own(record)) } else { None };
+            state.policy.evict(number, hash);
             let gone = self.take_out(&mut state, kind, hash, number);
             return Some(Gone { kept, ..gone });
         }

@@ -392,7 +392,7 @@ impl Store {
 
     fn evict_from(&self, shard: &Shard, miss: Option<Admission>) -> Option<()> {
         let mut told = None;
-        let wanted = |content: &[u8], asked_for| {
+        let wanted = |content: &[u8], asked_for: &dyn Fn() -> bool| {
             told = self.below.get().and_then(|below| below.wants(layout::leaving(content)?, asked_for));
             told.is_some()
         };

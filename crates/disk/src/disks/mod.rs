@@ -361,13 +361,13 @@ impl Shared {
         let sum = |counter: fn(&Counters) -> &AtomicU64| {
             self.seats.iter().map(|seat| counter(&seat.counters).load(Ordering::Relaxed)).sum()
         };
-        let view = self.view();
+        let (view, now) = (self.view(), self.clock.elapsed());
         DeviceUsage {
             engine: self.seats.first().map_or("", |seat| seat.device.name()),
             stored_bytes: sum(|counters| &counters.stored),
             written_bytes: sum(|counters| &counters.written),
             rewritten_bytes: sum(|counters| &counters.rewritten),
-            projected_bytes_per_day: self.seats.iter().map(|seat| seat.counters.wear.per_day()).sum(),
+            projected_bytes_per_day: self.seats.iter().map(|seat| seat.counters.wear.per_day(now)).sum(),
             scrubbed_bytes: sum(|counters| &counters.scrubbed),
             scrub_left_bytes: sum(|counters| &counters.scrub_left),
             read_bytes: sum(|counters| &counters.read),

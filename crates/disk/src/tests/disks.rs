@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elcache_core::budget::Budget;
+use elcache_core::clock::Clock;
 use elcache_core::key::Key;
 use elcache_core::payload::Buffers;
 use elcache_core::tier::{Lookup, Refusal, Tier};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::support::{Dice, Shape, Value, World, is_gone, key};
+use super::support::{Dice, RuntimeClock, Shape, Value, World, is_gone, key};
 use crate::disks::{Access, DirectoryParts, Disks, DisksError, DisksParts};
 use crate::io::sim::{Call, Faults, Sim};
 
@@ -25,6 +26,7 @@ pub(super) struct Rack {
     seed: u64,
     /// How fast may be written.
     rate: Option<u64>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Rack {
@@ -34,7 +36,7 @@ impl Rack {
 
     pub(super) fn of(world: World, count: usize, seed: u64) -> Self {
         let sims = (0..count as u64).map(|n| Arc::new(Sim::new(seed + n))).collect();
-        Self { world, sims, seed, rate: None }
+        Self { sims, seed, rate: None, clock: Arc::clone(&world.clock) as _, world }
     }
 
     pub(super) fn path(number: usize) -> PathBuf {
@@ -57,7 +59,7 @@ impl Rack {
             node_name: "node".to_owned(),
             budget: Budget::new(self.world.budget_bytes),
             buffers: Arc::clone(&self.world.arena) as Arc<dyn Buffers>,
-            clock: Arc::clone(&self.world.clock) as _,
+            clock: Arc::clone(&self.clock),
             random: Box::new(move || dice.next()),
         })
         .await
@@ -444,7 +446,7 @@ async fn of_no_key_there_are_ever_two_values() {
 /// What is written counts in whichever directory; deletions and reads do not wait for it.
 #[tokio::test(start_paused = true)]
 async fn all_directories_together_are_written_to_no_faster_than_they_may() {
-    let mut rack = Rack { rate: Some(1 << 20), ..Rack::new(3) };
+    let mut rack = Rack { rate: Some(1 << 20), clock: RuntimeClock::new(), ..Rack::new(3) };
     let disks = rack.open().await;
     let began = Instant::now();
     let values = rack.fill(&disks, 120, 1).await;

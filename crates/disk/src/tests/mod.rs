@@ -12,5 +12,5 @@ mod reclaim;
 mod refused;
 mod scrub;
 mod small;
-mod support;
+pub(crate) mod support;
 mod traces;
