@@ -75,7 +75,7 @@ impl ChunkHasher {
     /// since there is no such chunk.
     pub fn chunk(&self) -> Option<Digest> {
         let last = (self.subtree.count() > 0).then(|| Digest(self.subtree.finalize_non_root()))?;
-        Some(self.merged(last).subtree().unwrap_or(last))
+        self.merged(last).subtree()
     }
 
     /// The value's hash, for a value that has no second chunk. Right for chunk 0 only.
@@ -154,11 +154,8 @@ impl TreeHasher {
         Some(Digest(*root.as_bytes()))
     }
 
-    /// What it has seen as a part of something larger. `None` for fewer than two subtrees.
+    /// What it has seen as a part of something larger: of one subtree itself. `None` when it has seen nothing.
     fn subtree(mut self) -> Option<Digest> {
-        if self.stack.len() < 2 {
-            return None;
-        }
         while self.stack.len() > 1 {
             self.merge_top();
         }
@@ -170,6 +167,18 @@ impl TreeHasher {
             self.stack.push(hazmat::merge_subtrees_non_root(&left, &right, Mode::Hash));
         }
     }
+}
+
+/// The chaining value of a run of subtrees of one size, of which the last may be smaller, as a part of something larger:
+/// of one subtree itself. `None` when there is none.
+///
+/// A full page lists a power of two of chunks, so it is a whole subtree: [`TreeHasher`] over the pages' merged digests comes
+/// to the root of a value of two pages or more. The root of a value of one page comes from its digests: the last merge is
+/// another one there.
+pub fn merged(digests: impl IntoIterator<Item = Digest>) -> Option<Digest> {
+    let mut tree = TreeHasher::new();
+    digests.into_iter().for_each(|digest| tree.push(digest));
+    tree.subtree()
 }
 
 #[cfg(test)]
@@ -208,6 +217,47 @@ mod tests {
         }
     }
 
+    /// The root as it comes from pages of `page` digests.
+    fn root_of_pages(digests: &[Digest], page: usize) -> Option<Digest> {
+        let mut tree = TreeHasher::new();
+        if digests.len() <= page {
+            digests.iter().for_each(|digest| tree.push(*digest));
+        } else {
+            digests.chunks(page).for_each(|page| tree.push(merged(page.iter().copied()).unwrap()));
+        }
+        tree.root()
+    }
+
+    /// Digests of a value's pieces of 1 KiB, BLAKE3's own leaves: they stand for chunks, of which a page has too many for a test.
+    fn leaves(value: &[u8]) -> Vec<Digest> {
+        let leaf = |(number, bytes): (u64, &[u8])| {
+            let mut hasher = subtree_at(number * 1024);
+            hasher.update(bytes);
+            Digest(hasher.finalize_non_root())
+        };
+        (0..).zip(value.chunks(1024)).map(leaf).collect()
+    }
+
+    #[test]
+    fn the_root_that_comes_from_full_pages_is_blake3_of_the_whole() {
+        let page = PAGE_DIGESTS as usize;
+        let value = sample(4 * page * 1024 + 1);
+        let borders = (1..=4).flat_map(|pages| {
+            let bytes = pages * page * 1024;
+            [bytes - 1025, bytes - 1, bytes, bytes + 1, bytes + 1025]
+        });
+        for len in borders.chain([1025, 5000]).filter(|&len| len <= value.len()) {
+            let expected = Digest(*blake3::hash(&value[..len]).as_bytes());
+            assert_eq!(root_of_pages(&leaves(&value[..len]), page), Some(expected), "length {len}");
+        }
+    }
+
+    #[test]
+    fn what_is_merged_of_one_is_itself_and_of_none_nothing() {
+        assert_eq!(merged([]), None);
+        assert_eq!(merged([Digest([7; 32])]), Some(Digest([7; 32])));
+    }
+
     #[test]
     fn merging_any_number_of_subtrees_agrees_with_a_recursive_definition() {
         /// The left subtree holds the largest power of two of chunks that leaves at least one for the right.
@@ -226,6 +276,15 @@ mod tests {
             let mut tree = TreeHasher::new();
             cvs.iter().for_each(|&cv| tree.push(Digest(cv)));
             assert_eq!(tree.root(), Some(Digest(*expected.as_bytes())), "{count} chunks");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn pages_of_any_power_of_two_give_the_root_of_the_whole(len in 1025_usize..200_000, page in 0_u32..9) {
+            let value = sample(len);
+            let expected = Digest(*blake3::hash(&value).as_bytes());
+            prop_assert_eq!(root_of_pages(&leaves(&value), 1 << page), Some(expected));
         }
     }
 
