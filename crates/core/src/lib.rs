@@ -10,6 +10,7 @@
 //! - [`condition`]: `If-Match` and its relatives, as the data plane sees them.
 //! - [`payload`]: bytes in pieces, and buffers that are filled before they become a payload.
 //! - [`tier`]: what the coordinator asks of memory, disk and cluster.
+//! - [`staging`]: what tiers keep of a value that many writers put together, until it is committed.
 //! - [`budget`]: the one memory budget.
 //! - [`clock`]: time as an argument.
 //!
@@ -25,6 +26,7 @@ pub mod digest;
 pub mod key;
 pub mod payload;
 pub mod span;
+pub mod staging;
 pub mod tier;
 pub mod tree;
 pub mod value;

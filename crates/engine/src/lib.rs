@@ -10,6 +10,7 @@
 //! - `promote`, `flights`: from a slower tier into the fastest, once for all who wait for it.
 //! - [`outcome`]: what can come of it all.
 //! - `admit`, `seen`: which values the disk gets.
+//! - `sparse`: values that many writers put together: what is written of them.
 //! - `hashing`: BLAKE3 and SHA-256, off the network's threads where it takes long.
 //! - `manifest`: chunk digests into pages and back.
 //! - [`stats`]: the numbers of `/stats`.
@@ -33,6 +34,7 @@ pub mod outcome;
 mod promote;
 pub mod reader;
 mod seen;
+mod sparse;
 pub mod stats;
 pub mod upload;
 
