@@ -9,6 +9,7 @@
 //! - None of it does I/O or waits. Whoever changes a map has made durable before what the map is told, and lets go afterwards
 //!   of what the map gives back.
 //! - A map is a function of the fragments, fillings and pages that it has been told of, in whatever order.
+//! - Where something is lost, nothing older counts in its place.
 #![cfg_attr(not(test), expect(dead_code, reason = "uploads by range, which use it, are built on it next"))]
 
 mod chunk;

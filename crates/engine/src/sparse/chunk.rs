@@ -1,6 +1,8 @@
 //! What is written of one chunk: a base, and layers on it of which the newest wins.
 
 use elcache_core::digest::Digest;
+use elcache_core::staging::Fragment;
+use elcache_core::tier::Owner;
 
 use super::runs::Runs;
 
@@ -13,6 +15,13 @@ pub(crate) struct Layer {
     /// Its bytes are there no more. It goes on hiding what is under it, or is found there later: older bytes must not shine
     /// through, as if the newer had never been acknowledged.
     pub(crate) lost: bool,
+}
+
+impl Layer {
+    /// The fragment of this chunk that it is.
+    pub(crate) fn fragment(self, draft: Owner, chunk: u64) -> Fragment {
+        Fragment { draft, chunk, serial: self.serial, from: self.from, to: self.to }
+    }
 }
 
 /// What lies under the layers. It stays also when they hide all of it, until another takes its place.

@@ -117,7 +117,7 @@ pub(crate) enum Composition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TooManyRanges;
 
-/// The border at which records and requests become chunks and pages of the value.
+/// Its size, and what of the value is where.
 impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
     /// The most by which one write makes a map larger.
     pub(crate) const GROWTH: u64 = (size_of::<Page>() + size_of::<Chunk>() + size_of::<Layer>()) as u64;
@@ -167,6 +167,11 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
     /// The chunks of a page; 0 behind the end.
     fn places(&self, page: u64) -> u64 {
         self.chunk_count().saturating_sub(page.saturating_mul(PAGE)).min(PAGE)
+    }
+
+    /// A listed chunk's number in the value.
+    fn number(page: &Page, chunk: &Chunk) -> u64 {
+        page.number * PAGE + u64::from(chunk.place)
     }
 
     /// The bytes of a page that is not behind the end.
@@ -316,9 +321,7 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
         let mut dropped = |what| {
             gone.push(match what {
                 Dropped::Base(digest) => Gone::Chunk(ChunkRef { digest, number, len }),
-                Dropped::Layer(Layer { serial, from, to, .. }) => {
-                    Gone::Fragment(Fragment { draft, chunk: number, serial, from, to })
-                }
+                Dropped::Layer(layer) => Gone::Fragment(layer.fragment(draft, number)),
             });
         };
         let mut chunk = self.chunk(number);
@@ -364,9 +367,7 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
         let (chunk, draft) = (self.chunk(number), self.draft);
         let pieces = chunk.parts(self.len(number)).into_iter().filter_map(|part| {
             let source = match (part.layer, chunk.base) {
-                (Some(Layer { serial, from, to, .. }), _) => {
-                    Source::Fragment(Fragment { draft, chunk: number, serial, from, to })
-                }
+                (Some(layer), _) => Source::Fragment(layer.fragment(draft, number)),
                 (None, Base::Filled(digest)) => Source::Chunk(digest),
                 (None, Base::InPage) => Source::InPage,
                 (None, Base::Nothing) => return None,
@@ -400,13 +401,14 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
         }
     }
 
-    /// What a page would be written of now. Its serial is that of its newest filling, so no write may be on its way.
+    /// What a page would be written of now. Its serial is that of its newest filling, so no write may be on its way. Chunks
+    /// can be replaced while it is being written: whoever writes it takes a hold of each chunk that it names, or does not.
     pub(crate) fn composition(&self, number: u64) -> Composition {
         let Some(page) = self.listed_page(number).filter(|_| self.has_pages()) else {
             return Composition::Nothing;
         };
         let told = page.merged.is_some() || page.chunks.len() as u64 == self.places(number);
-        let whole = |chunk: &Chunk| chunk.written == self.len(number * PAGE + u64::from(chunk.place));
+        let whole = |chunk: &Chunk| chunk.written == self.len(Self::number(page, chunk));
         if !told || !page.chunks.iter().all(whole) {
             return Composition::Nothing;
         }
@@ -421,7 +423,7 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
             chunk.base == Base::Nothing || chunk.layers.first().is_some_and(|layer| layer.serial <= serial)
         };
         match page.chunks.iter().find(holds_up) {
-            Some(chunk) => Composition::First(number * PAGE + u64::from(chunk.place)),
+            Some(chunk) => Composition::First(Self::number(page, chunk)),
             None if digests.is_empty() => Composition::Nothing,
             None => Composition::Ready { serial, digests },
         }
@@ -431,16 +433,14 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
     pub(crate) fn held(&self) -> impl Iterator<Item = Gone> {
         self.listed().flat_map(|(page, number, chunk)| {
             let (draft, len) = (self.draft, self.len(number));
-            let layers = chunk.layers.iter().filter(|layer| !layer.lost).map(move |layer| {
-                let Layer { serial, from, to, .. } = *layer;
-                Gone::Fragment(Fragment { draft, chunk: number, serial, from, to })
-            });
+            let layers = chunk.layers.iter().filter(|layer| !layer.lost);
+            let fragments = layers.map(move |layer| Gone::Fragment(layer.fragment(draft, number)));
             let filled = match chunk.base {
                 Base::Filled(digest) => Some(Gone::Chunk(ChunkRef { digest, number, len })),
                 Base::Nothing | Base::InPage => None,
             };
             let record = (chunk.floor > page.serial).then_some(Gone::Filling(number));
-            record.into_iter().chain(filled).chain(layers)
+            record.into_iter().chain(filled).chain(fragments)
         })
     }
 
@@ -470,11 +470,11 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
         for page in self.pages.iter().skip(first) {
             let (mut at, end) = self.span_of(page.number);
             let skipped = page.chunks.partition_point(|chunk| {
-                let number = page.number * PAGE + u64::from(chunk.place);
+                let number = Self::number(page, chunk);
                 number * CHUNK + u64::from(self.len(number)) <= span.start()
             });
             for chunk in page.chunks.iter().skip(skipped) {
-                let number = page.number * PAGE + u64::from(chunk.place);
+                let number = Self::number(page, chunk);
                 let start = number * CHUNK;
                 if page.merged.is_some() {
                     gaps.written(at, start);
@@ -516,18 +516,18 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
 
     /// Everything that is listed, in order.
     fn listed(&self) -> impl Iterator<Item = (&Page, u64, &Chunk)> {
-        self.pages.iter().flat_map(|page| {
-            let number = |chunk: &Chunk| page.number * PAGE + u64::from(chunk.place);
-            page.chunks.iter().map(move |chunk| (page, number(chunk), chunk))
-        })
+        self.pages
+            .iter()
+            .flat_map(|page| page.chunks.iter().map(move |chunk| (page, Self::number(page, chunk), chunk)))
     }
 
     /// The bytes of the chunks of a page that are not listed.
     fn untold(&self, number: u64) -> u64 {
         let (start, end) = self.span_of(number);
-        let chunks = self.listed_page(number).map_or(&[][..], |page| &page.chunks);
-        let listed = chunks.iter().map(|chunk| u64::from(self.len(number * PAGE + u64::from(chunk.place))));
-        end - start - listed.sum::<u64>()
+        let listed = self.listed_page(number).map_or(0, |page| {
+            page.chunks.iter().map(|chunk| u64::from(self.len(Self::number(page, chunk)))).sum()
+        });
+        end - start - listed
     }
 }
 

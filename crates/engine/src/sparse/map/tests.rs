@@ -245,6 +245,28 @@ fn blocks_of_4_kib_in_any_order_are_never_refused() {
     );
 }
 
+/// Two directories can have a record of the same chunk.
+#[test]
+fn an_older_filling_that_is_found_beside_a_newer_is_let_go_of_and_the_record_stays() {
+    let mut map = Small::new(DRAFT, 3 * CHUNK);
+    let chunk = |serial| Gone::Chunk(ChunkRef { digest: digest(serial), number: 1, len: CHUNK as u32 });
+    map.fill(filling(1, 5));
+    let before = map.clone();
+    assert_eq!((map.fill(filling(1, 4)), &map), (vec![chunk(4)], &before));
+    assert_eq!((map.fill(filling(1, 5)), &map), (vec![], &before));
+    map.page(&page(0, 4));
+    assert_eq!(
+        map.fill(filling(1, 3)),
+        [chunk(3)],
+        "older than the page, but there is one record of them all"
+    );
+    assert_eq!(map.page(&page(0, 5)), [Gone::Filling(1), chunk(5)]);
+    assert_eq!(map.fill(filling(1, 5)), [chunk(5), Gone::Filling(1)], "the page has it");
+    assert_eq!(map.page(&page(0, 4)), [], "an older page says nothing");
+    assert_eq!(map.plan(1, 0, 1), [Piece { from: 0, to: 1, source: Source::InPage }]);
+    map.check();
+}
+
 #[test]
 fn layers_on_whole_chunks_are_few() {
     let mut map = map(100 * CHUNK_SIZE);
