@@ -5,7 +5,9 @@
 mod conditions;
 mod disk_capacity;
 mod disk_directories;
+mod disk_full;
 mod disk_kill;
+mod disk_others;
 mod disk_recovery;
 mod disk_restart;
 mod disk_soak;
