@@ -46,6 +46,10 @@ pub enum Call {
     SyncDirectory,
 }
 
+const ENOENT: i32 = 2;
+const EIO: i32 = 5;
+const EROFS: i32 = 30;
+
 /// How often an operation that hangs looks whether it may go on.
 const HANGS: Duration = Duration::from_millis(20);
 
@@ -67,6 +71,10 @@ pub struct Faults {
     pub hangs: bool,
     /// The file system can only be read.
     pub read_only: bool,
+    /// Every call of this kind fails with EIO.
+    pub failing: Option<Call>,
+    /// The directories are gone, and with them all names: what is open is read and written as before.
+    pub gone: bool,
 }
 
 impl Default for Faults {
@@ -79,6 +87,8 @@ impl Default for Faults {
             broken: None,
             hangs: false,
             read_only: false,
+            failing: None,
+            gone: false,
         }
     }
 }
@@ -119,6 +129,11 @@ impl Sim {
     /// Lets the `nth` call of a kind from now fail, 0 being the next, with an error number of the system; once.
     pub fn fail(&self, call: Call, nth: u64, errno: i32) {
         self.state.lock().failures.push((call, nth, errno));
+    }
+
+    /// Everything in it is removed. What is open is there until it is closed.
+    pub fn remove_all(&self) {
+        self.state.lock().disk.remove_all();
     }
 
     /// Turns around bits of a byte of a file behind everybody's back.
@@ -237,8 +252,8 @@ impl Device for Sim {
 
     fn space(&self, _directory: &Path) -> io::Result<Space> {
         let state = self.state.lock();
-        let Faults { capacity: total, broken, read_only, .. } = state.faults;
-        if let Some(errno) = broken {
+        let Faults { capacity: total, broken, read_only, gone, .. } = state.faults;
+        if let Some(errno) = broken.or(gone.then_some(ENOENT)) {
             return Err(io::Error::from_raw_os_error(errno));
         }
         Ok(Space { total, available: total.saturating_sub(state.disk.used()), read_only })
@@ -251,9 +266,14 @@ impl State {
         if self.is_off {
             return Err(io::Error::other("the power is off"));
         }
-        const EROFS: i32 = 30;
+        let Faults { broken, read_only, failing, gone, .. } = self.faults;
         let reads = matches!(call, Call::Read | Call::Open | Call::List | Call::Sync | Call::SyncDirectory);
-        let mut failure = self.faults.broken.or((self.faults.read_only && !reads).then_some(EROFS));
+        let names =
+            matches!(call, Call::Open | Call::Remove | Call::Rename | Call::List | Call::SyncDirectory);
+        let mut failure = broken
+            .or((failing == Some(call)).then_some(EIO))
+            .or((gone && names).then_some(ENOENT))
+            .or((read_only && !reads).then_some(EROFS));
         self.failures.retain_mut(|(of, left, errno)| match (*of == call, *left) {
             (true, 0) => {
                 failure = Some(*errno);

@@ -84,7 +84,7 @@ impl Rack {
         value.put(disks, &self.world.arena).await.map(|()| value)
     }
 
-    async fn fill(&self, disks: &Arc<Disks>, count: u64, from: u64) -> Vec<Value> {
+    pub(super) async fn fill(&self, disks: &Arc<Disks>, count: u64, from: u64) -> Vec<Value> {
         let mut values = Vec::new();
         for n in 0..count {
             let shape = [Shape::Borrowed(100), Shape::Filled(40_000), Shape::Chunks(3, 500)][n as usize % 3];
@@ -95,7 +95,7 @@ impl Rack {
 }
 
 /// Waits until it is so.
-async fn until(limit: Duration, what: &str, mut is: impl FnMut() -> bool) -> Duration {
+pub(super) async fn until(limit: Duration, what: &str, mut is: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !is() {
         assert!(began.elapsed() < limit, "{what} not so after {limit:?}");
@@ -104,19 +104,19 @@ async fn until(limit: Duration, what: &str, mut is: impl FnMut() -> bool) -> Dur
     began.elapsed()
 }
 
-const SOON: Duration = Duration::from_secs(2);
-const LATER: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(2);
+pub(super) const LATER: Duration = Duration::from_secs(30);
 
-fn in_service(disks: &Disks) -> Vec<bool> {
+pub(super) fn in_service(disks: &Disks) -> Vec<bool> {
     disks.directories().iter().map(|directory| directory.in_service).collect()
 }
 
-fn troubles(disks: &Disks) -> String {
+pub(super) fn troubles(disks: &Disks) -> String {
     disks.condition().troubles.join("; ")
 }
 
 /// How many of them are there whole; the others are missed, and none is wrong.
-async fn there(disks: &Arc<Disks>, values: &[Value]) -> usize {
+pub(super) async fn there(disks: &Arc<Disks>, values: &[Value]) -> usize {
     let mut there = 0;
     for value in values {
         match timeout(LATER, value.get(disks)).await.expect("an answer") {
@@ -238,6 +238,8 @@ const HEALTHY: Faults = Faults {
     broken: None,
     hangs: false,
     read_only: false,
+    failing: None,
+    gone: false,
 };
 
 /// Clients that write and read while a directory fails. Nobody waits for ever, reads are right, and it is said within two seconds.

@@ -11,6 +11,7 @@ mod model;
 mod reclaim;
 mod refused;
 mod scrub;
+mod sequences;
 mod small;
 mod support;
 mod traces;
