@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elcache_core::tier::Tier;
+use tokio::time::{sleep, timeout};
 
 use super::disks::{LATER, Rack, SOON, in_service, there, troubles, until};
 use super::disks_model::Model;
 use super::refused::{contents, write};
 use super::support::{Dice, NOW_MS, World};
 use crate::config::Durability;
+use crate::directory::IDENTITY;
 use crate::disks::Disks;
-use crate::io::Device;
 use crate::io::sim::{Call, Faults, Sim};
+use crate::io::{Device, Entry};
 
 const DIRECTORIES: usize = 3;
 /// Longer than anything here lives.
@@ -96,9 +98,14 @@ impl Fault {
     }
 }
 
-/// The files of a segment of another node get the next numbers of this one's.
+/// The files of a segment of another node get the next numbers of this one's. Where there is no directory of this node's they are
+/// for the operator to remove.
 async fn copy_in(sim: &Sim, rack: &Rack, other: &[(PathBuf, Vec<u8>)], dice: &mut Dice) {
     let Some(number) = rack.sims.iter().position(|one| std::ptr::eq(&raw const **one, sim)) else { return };
+    let is_there = |entry: &Entry| entry.name == IDENTITY;
+    if !sim.list(&Rack::path(number)).unwrap_or_default().iter().any(is_there) {
+        return;
+    }
     let segments = Rack::path(number).join("segments");
     let own = sim.list(&segments).unwrap_or_default();
     let highest =
@@ -168,12 +175,18 @@ async fn sequence(faults: &[Fault], seed: u64, durability: Durability) {
 async fn is_well_in_the_end(rack: &mut Rack, model: &Model, disks: Arc<Disks>, dice: &mut Dice, what: &str) {
     rack.sims.iter().for_each(|sim| sim.set_faults(Faults::default()));
     rack.world.clock.set_ms(NOW_MS);
-    until(LATER, what, || in_service(&disks) == [true; DIRECTORIES] && troubles(&disks).is_empty()).await;
+    let is_well = || in_service(&disks) == [true; DIRECTORIES] && troubles(&disks).is_empty();
+    let told = timeout(LATER, async {
+        while !is_well() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(told.await.is_ok(), "{what}: {:?}: {}", in_service(&disks), troubles(&disks));
     disks.recovered().await;
     model.check_all(&disks).await;
     let written = model.write_all(&disks, &rack.world, dice).await;
     assert_eq!(model.check_all(&disks).await, written, "{what}");
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sleep(Duration::from_secs(2)).await;
     assert_eq!(troubles(&disks), "", "{what}");
     drop(disks);
     rack.kill();
@@ -183,7 +196,7 @@ async fn is_well_in_the_end(rack: &mut Rack, model: &Model, disks: Arc<Disks>, d
 }
 
 fn durability(seed: u64) -> Durability {
-    if seed % 2 == 0 { Durability::Process } else { Durability::Power }
+    if seed.is_multiple_of(2) { Durability::Process } else { Durability::Power }
 }
 
 #[tokio::test(start_paused = true)]
