@@ -69,6 +69,8 @@ pub struct Faults {
     pub broken: Option<i32>,
     /// Operations do not end as long as this is so.
     pub hangs: bool,
+    /// The same of writes alone.
+    pub writes_hang: bool,
     /// The file system can only be read.
     pub read_only: bool,
     /// Every call of this kind fails with EIO.
@@ -86,6 +88,7 @@ impl Default for Faults {
             capacity: 1 << 40,
             broken: None,
             hangs: false,
+            writes_hang: false,
             read_only: false,
             failing: None,
             gone: false,
@@ -175,10 +178,10 @@ impl Device for Sim {
         let (answer, pending) = answer();
         let mut state = self.state.lock();
         let mark = state.disk.mark();
-        if state.faults.hangs {
+        if state.hangs(operation.action) {
             let state = Arc::clone(&self.state);
             tokio::spawn(async move {
-                while state.lock().hangs() {
+                while state.lock().hangs(operation.action) {
                     tokio::time::sleep(HANGS).await;
                 }
                 let result = state.lock().perform(&mut operation, mark);
@@ -289,8 +292,9 @@ impl State {
     }
 
     /// Whether what has been begun goes on hanging: not for ever after the power is off.
-    fn hangs(&self) -> bool {
-        self.faults.hangs && !self.is_off
+    fn hangs(&self, action: Action) -> bool {
+        let hangs = self.faults.hangs || (self.faults.writes_hang && action == Action::Write);
+        hangs && !self.is_off
     }
 
     fn number(&self, file: &File) -> io::Result<u64> {

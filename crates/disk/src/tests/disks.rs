@@ -237,6 +237,7 @@ const HEALTHY: Faults = Faults {
     capacity: 1 << 40,
     broken: None,
     hangs: false,
+    writes_hang: false,
     read_only: false,
     failing: None,
     gone: false,
@@ -290,6 +291,42 @@ async fn whatever_fails_is_told_at_once_and_holds_nobody_up() {
             }
         }
     }
+}
+
+/// Reads went on, and much was under way: the disk passed for a slow one that has much to do, for as many seconds as there were
+/// tens of megabytes, and nobody was told.
+#[tokio::test(start_paused = true)]
+async fn writes_that_do_not_end_are_told_while_reads_go_on() {
+    let mut rack = Rack::new(2);
+    let disks = rack.open().await;
+    let values = rack.fill(&disks, 60, 1).await;
+    rack.sims[0].set_faults(Faults { writes_hang: true, ..HEALTHY });
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let (disks, arena) = (Arc::clone(&disks), Arc::clone(&rack.world.arena));
+        writers.spawn(async move {
+            let began = Instant::now();
+            let value = Value::new(&key(&format!("large {n}")), 1000 + n, Shape::Filled(500_000));
+            _ = value.put(&disks, &arena).await;
+            began.elapsed()
+        });
+    }
+    let reader = {
+        let disks = Arc::clone(&disks);
+        tokio::spawn(async move {
+            loop {
+                there(&disks, &values).await;
+                sleep(Duration::from_millis(100)).await;
+            }
+        })
+    };
+    until(SOON, "", || troubles(&disks).contains("/disk0: it does not answer")).await;
+    until(Duration::from_secs(10), "", || !in_service(&disks)[0]).await;
+    let longest = writers.join_all().await.into_iter().max().unwrap();
+    assert!(longest < Duration::from_secs(12), "{longest:?}");
+    reader.abort();
+    rack.sims[0].set_faults(HEALTHY);
+    until(LATER, "", || in_service(&disks)[0] && troubles(&disks).is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

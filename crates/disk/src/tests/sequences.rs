@@ -11,9 +11,9 @@ use tokio::time::{sleep, timeout};
 use super::disks::{LATER, Rack, SOON, in_service, there, troubles, until};
 use super::disks_model::Model;
 use super::refused::{contents, write};
-use super::support::{Dice, NOW_MS, World};
+use super::support::{Dice, NOW_MS, Shape, Value, World, key};
 use crate::config::Durability;
-use crate::directory::IDENTITY;
+use crate::directory::{IDENTITY, parse_name};
 use crate::disks::Disks;
 use crate::io::sim::{Call, Faults, Sim};
 use crate::io::{Device, Entry};
@@ -106,12 +106,13 @@ async fn copy_in(sim: &Sim, rack: &Rack, other: &[(PathBuf, Vec<u8>)], dice: &mu
     if !sim.list(&Rack::path(number)).unwrap_or_default().iter().any(is_there) {
         return;
     }
-    let segments = Rack::path(number).join("segments");
-    let own = sim.list(&segments).unwrap_or_default();
-    let highest =
-        own.iter().filter_map(|entry| crate::directory::parse_name(&entry.name)).map(|(n, _)| n).max();
-    let next = highest.unwrap_or(0) + 1 + dice.below(3) as u32;
+    let next = highest_segment(sim, number) + 1 + dice.below(3) as u32;
     copy_to(sim, &Rack::path(number), next, other).await;
+}
+
+fn highest_segment(sim: &Sim, number: usize) -> u32 {
+    let own = sim.list(&Rack::path(number).join("segments")).unwrap_or_default();
+    own.iter().filter_map(|entry| parse_name(&entry.name)).map(|(number, _)| number).max().unwrap_or(0)
 }
 
 async fn copy_to(sim: &Sim, directory: &Path, number: u32, other: &[(PathBuf, Vec<u8>)]) {
@@ -255,4 +256,31 @@ async fn a_segment_of_another_node_counts_for_nothing() {
         assert_eq!(there(&disks, &last).await, 90, "seed {seed}");
         assert!(troubles(&disks).is_empty(), "seed {seed}");
     }
+}
+
+/// The next segment was to have its number: that could not be made, so that the directory was taken out of service and emptied.
+#[tokio::test(start_paused = true)]
+async fn files_in_the_place_of_the_next_segments_do_no_harm() {
+    let other = segment_of_another_node().await;
+    let mut rack = Rack::new(DIRECTORIES);
+    let disks = rack.open().await;
+    let values = rack.fill(&disks, 90, 1).await;
+    for (number, sim) in rack.sims.iter().enumerate() {
+        let highest = highest_segment(sim, number);
+        for (above, files) in [(1, &other[..1]), (2, &other[1..]), (4, &other), (5, &other[..1])] {
+            copy_to(sim, &Rack::path(number), highest + above, files).await;
+        }
+    }
+    let mut later = Vec::new();
+    for n in 0..300 {
+        let value = Value::new(&key(&format!("later {n}")), 1000 + n, Shape::Filled(40_000));
+        assert_eq!(value.put(&disks, &rack.world.arena).await, Ok(()), "{n}");
+        later.push(value);
+    }
+    sleep(SOON).await;
+    assert_eq!((in_service(&disks), troubles(&disks)), (vec![true; DIRECTORIES], String::new()));
+    drop(disks);
+    rack.kill();
+    let disks = rack.open().await;
+    assert_eq!(there(&disks, &values).await + there(&disks, &later).await, 390);
 }
