@@ -297,7 +297,7 @@ async fn whatever_fails_is_told_at_once_and_holds_nobody_up() {
 /// tens of megabytes, and nobody was told.
 #[tokio::test(start_paused = true)]
 async fn writes_that_do_not_end_are_told_while_reads_go_on() {
-    let mut rack = Rack::new(2);
+    let mut rack = Rack::of(World::with(|config| config.segment_bytes = Some(256 << 20)), 2, 1);
     let disks = rack.open().await;
     let values = rack.fill(&disks, 60, 1).await;
     rack.sims[0].set_faults(Faults { writes_hang: true, ..HEALTHY });
