@@ -220,22 +220,20 @@ impl Machine {
 
 /// Faults one after the other, each for this long; its cause goes then, or stays until all go.
 fn befall(machine: &Machine, node: &Node, faults: &[Fault], time: Duration, random: &mut Random) {
-    let mut causes: [Option<Cause>; 3] = Default::default();
+    // Of each directory, and of all of them at once.
+    let mut causes: [Option<Cause>; 4] = Default::default();
     for fault in faults {
-        let count = if fault.needs_ext4() { 2 } else { 3 };
-        let number = random.below(count) as usize;
+        let number = random.below(if fault.needs_ext4() { 2 } else { 3 }) as usize;
         let place = &machine.places[number];
+        let cause = &mut causes[if fault.is_everywhere() { 3 } else { number }];
         // What was wrong there before makes room for it.
-        causes[number] = None;
-        let dir = place.dir();
-        if !dir.is_dir() {
-            continue;
-        }
-        causes[number] = fault.befalls(place, node);
-        if causes[number].is_none() {
+        *cause = None;
+        *cause = fault.befalls(place, node);
+        if cause.is_none() {
             continue;
         }
         if fault.is_told() {
+            let dir = place.dir();
             let what = if fault.is_everywhere() { "out of service" } else { dir.to_str().expect("text") };
             is_told(node, &[what]);
         }
@@ -244,7 +242,7 @@ fn befall(machine: &Machine, node: &Node, faults: &[Fault], time: Duration, rand
             assert!(!health(node).1.contains("out of service"), "{:?}", health(node));
         }
         if random.below(2) == 0 {
-            causes[number] = None;
+            *cause = None;
         }
     }
 }
