@@ -209,7 +209,8 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("a path of text")
 }
 
-/// Segments of a node that has the same keys with other values get the next numbers here.
+/// Segments of a node that has the same keys with other values get the next numbers here. In a directory that is none of the node's yet
+/// they would be for the operator to remove.
 fn copy_in(dir: &Path) {
     let home = Home::new("64", "64M");
     let node = home.node();
@@ -217,6 +218,9 @@ fn copy_in(dir: &Path) {
         node.put(&format!("/cache/{key}"), Content::new(key).bytes(50_000));
     }
     node.stop();
+    if !dir.join("IDENTITY").is_file() {
+        return;
+    }
     let segments = dir.join("segments");
     let names = std::fs::read_dir(&segments).into_iter().flatten().flatten();
     let number = |name: &str| u32::from_str_radix(name.split('.').next()?, 16).ok();
