@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod conditions;
+mod disk_admission;
 mod disk_capacity;
 mod disk_causes;
 mod disk_directories;

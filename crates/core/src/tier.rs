@@ -84,6 +84,11 @@ impl<T> Lookup<T> {
             Self::Busy => Lookup::Busy,
         }
     }
+
+    /// What was found.
+    pub fn hit(self) -> Option<T> {
+        if let Self::Hit(found) = self { Some(found) } else { None }
+    }
 }
 
 /// Why a tier did not take something.
@@ -254,9 +259,9 @@ pub enum Evicted {
 
 /// Takes what a tier evicts to a slower one.
 pub trait Below: Send + Sync + 'static {
-    /// Whether it would take this, with what it wants to be told then. Asked while the tier still has it, and under
-    /// its locks: the answer has to be quick.
-    fn wants(&self, leaving: Leaving<'_>) -> Option<u64>;
+    /// Whether it would take this, which has been `asked_for` since it came or has not, with what it wants to be told then. Asked
+    /// while the tier still has it, and under its locks: the answer has to be quick.
+    fn wants(&self, leaving: Leaving<'_>, asked_for: &dyn Fn() -> bool) -> Option<u64>;
 
     /// Takes it, or lets it go.
     fn take(&self, evicted: Evicted, told: u64);
@@ -298,6 +303,8 @@ pub struct DeviceUsage {
     pub written_bytes: u64,
     /// Bytes of these that were there before, and were written again because they are in use.
     pub rewritten_bytes: u64,
+    /// Bytes that it would write in a day if it went on as in the past hour.
+    pub projected_bytes_per_day: u64,
     /// Bytes that it read only to verify them.
     pub scrubbed_bytes: u64,
     /// Bytes that the present pass over everything has still to look at.
@@ -397,6 +404,11 @@ pub trait Tier: Send + Sync + 'static {
     /// which [`Tier::remove`] refuses.
     fn takes_values(&self) -> bool {
         true
+    }
+
+    /// Whether more has been written to it lately than should be.
+    fn is_overused(&self) -> bool {
+        false
     }
 }
 

@@ -14,14 +14,16 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::DiskConfig;
 use crate::directory::{Directory, Lock};
-use crate::format::record::Record;
+use crate::format::record::{Kind as RecordKind, Record};
 use crate::index::Index;
 use crate::index::entry::{Entry, Kind, Name};
 use crate::io::{Device, Gate};
 use crate::log::{Append, By, Failed, Need, Open, Outcome, State};
+use crate::pace::Pace;
 use crate::segment::{Segment, Segments};
 use crate::sums::SumsCache;
 use crate::tally::Tally;
+use crate::wear::Wear;
 
 /// Bytes of records that may wait to be written.
 const WAITING: usize = 8 << 20;
@@ -62,6 +64,7 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     /// Bytes that went to the disk.
     pub(crate) written: AtomicU64,
+    pub(crate) wear: Wear,
     /// Bytes of payload that clients stored.
     pub(crate) stored: AtomicU64,
     /// Values that went with their segment.
@@ -76,6 +79,12 @@ pub(crate) struct Counters {
     pub(crate) scrubbed: AtomicU64,
     /// Bytes of the segments that the present pass over all of them has not come to.
     pub(crate) scrub_left: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn new(clock: &dyn Clock) -> Arc<Self> {
+        Arc::new(Self { wear: Wear::new(clock.elapsed()), ..Self::default() })
+    }
 }
 
 /// A directory at work.
@@ -102,6 +111,7 @@ pub(crate) struct Disk {
     pub(crate) freed: watch::Sender<()>,
     /// The segment that is being reclaimed, or was last.
     pub(crate) condemned: AtomicU32,
+    pub(crate) pace: Arc<Pace>,
     /// Chunks that unfinished uploads count on: reclaiming never lets go of these.
     pub(crate) pins: Arc<Tally>,
     /// A faster tier, once it is known: what it has is in use.
@@ -133,6 +143,7 @@ pub(crate) struct Parts {
     pub(crate) directory: Directory,
     pub(crate) lock: Option<Arc<Lock>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) pace: Arc<Pace>,
     /// How many directories share the memory for what waits and what is lent.
     pub(crate) sharers: usize,
     pub(crate) index: Index,
@@ -144,7 +155,7 @@ pub(crate) struct Parts {
 
 impl Disk {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let Parts { config, device, gate, directory, lock, counters, sharers, .. } = parts;
+        let Parts { config, device, gate, directory, lock, counters, pace, sharers, .. } = parts;
         let Parts { index, sums, budget, buffers, clock, .. } = parts;
         let promises = crate::tier::largest_promise(&config) / crate::tier::PROMISE;
         Arc::new(Self {
@@ -163,6 +174,7 @@ impl Disk {
             reclaim: Notify::new(),
             freed: watch::Sender::new(()),
             condemned: AtomicU32::new(0),
+            pace,
             pins: Arc::default(),
             above: OnceLock::new(),
             budget,
@@ -182,6 +194,10 @@ impl Disk {
 
     /// Appends a record and waits until it is written and in the index.
     pub(crate) async fn append(self: &Arc<Self>, name: Name, record: &Record) -> Result<(), Refusal> {
+        // What deletes, or completes what has been written, is little and need not wait.
+        if record.kind == RecordKind::Value {
+            self.pace.turn().await?;
+        }
         let append = Append { record, name, copy_of: None };
         let permits = record.len().div_ceil(PERMIT) as u32;
         loop {
@@ -311,6 +327,13 @@ impl Disk {
         if self.index.bury(name, &entry.place) {
             tracing::warn!(segment = entry.place.segment, "a record does not verify and is dropped");
         }
+    }
+
+    /// Counts what went to the disk.
+    pub(crate) fn count_written(&self, bytes: u64) {
+        self.counters.written.fetch_add(bytes, Ordering::Relaxed);
+        self.counters.wear.add(bytes, self.clock.elapsed());
+        self.pace.spend(bytes);
     }
 
     /// Counts a failed operation and says so.

@@ -98,6 +98,7 @@ impl Disk {
             (extent::sums(&shared, summer), if subtrees.len() > 1 { subtrees } else { Vec::new() })
         });
         let (sums, subtrees) = sums.await.ok_or(Refusal::Failed)?;
+        self.pace.turn().await?;
         let need = Need::extent(record::extent_len(&name, &meta), whole);
         let reserved = self.reserve(need, By::Writer, &hash).await?;
         let head = Head { kind, name, meta, len: len as u32, subtrees, sums };
@@ -144,7 +145,7 @@ impl Disk {
             }
             return Err(Refusal::Failed);
         }
-        self.counters.written.fetch_add(whole as u64, Ordering::Relaxed);
+        self.count_written(whole as u64);
         let block = (reserved.offset / BLOCK as u64) as u32;
         let extent = Extent { block, head_blocks: (head_len / BLOCK) as u32, len: head.len };
         let Head { kind, name: bears, meta, .. } = head;
@@ -366,7 +367,8 @@ impl Disk {
     }
 
     async fn read(&self, place: &Place, offset: u64, memory: Memory) -> Result<(usize, Memory), Broken> {
-        let data = place.segment.data.as_ref().ok_or(Broken::Damaged)?;
+        // Its data file has been given back: what counted in it is somewhere else now.
+        let data = place.segment.data.as_ref().ok_or(Broken::Gone)?;
         self.counters.read.fetch_add(memory.len() as u64, Ordering::Relaxed);
         let read = perform(&*self.device, data, Action::Read, offset, memory).await;
         read.map_err(|error| self.broken("an extent cannot be read", &error))

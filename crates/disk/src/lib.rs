@@ -35,6 +35,7 @@ mod index;
 pub mod io;
 mod log;
 mod name;
+mod pace;
 mod reclaim;
 mod recovery;
 mod scrub;
@@ -46,6 +47,7 @@ mod tally;
 mod tests;
 pub mod tier;
 mod walk;
+mod wear;
 mod writer;
 
 pub use config::{DiskConfig, Durability};

@@ -31,6 +31,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LONG_PAUSE: Duration = Duration::from_millis(500);
 /// A segment that wins less than this part of itself was in vain.
 const GAIN: u64 = 16;
+/// A data file goes before its turn when no more than this part of it counts.
+const HOLLOW: u64 = 4;
 /// More segments than this are too many files: space may have been given back within them, but they are there.
 const SEGMENTS_MAX: usize = 1024;
 /// Bytes of copies that wait to be written.
@@ -44,6 +46,8 @@ enum Wanted {
     Pinned,
     /// What is in use, up to so many bytes.
     InUse(u64),
+    /// Everything in the data file.
+    Extents,
 }
 
 /// What may be written again: it grows with what is written for the first time.
@@ -102,6 +106,9 @@ pub(crate) async fn reclaim(disk: Arc<Disk>) {
         // An error is a time that has passed.
         let _ = timeout(ROUND, disk.reclaim.notified()).await;
         while disk.has_too_much(&mut over).await {
+            if disk.hollow_out(&mut credit).await {
+                continue;
+            }
             match disk.free_lowest(&mut credit).await {
                 Some(true) => in_vain = 0,
                 Some(false) => in_vain += 1,
@@ -146,6 +153,32 @@ impl Disk {
             self.freed.send_replace(());
         }
         !relaxed
+    }
+
+    /// Gives a data file back of which little counts, if there is one: what has been replaced or deleted goes before what is merely old. Its log
+    /// stays until its turn comes, and with it the order of all records.
+    async fn hollow_out(self: &Arc<Self>, credit: &mut Credit) -> bool {
+        let counts = |segment: &Segment| self.index.live(segment.number).extents;
+        let wins = |segment: &Segment| segment.data_bytes().saturating_sub(counts(segment));
+        let hollow = |segment: &Arc<Segment>| {
+            let least = self.config.segment_bytes() / GAIN;
+            segment.data_bytes() > least && counts(segment) <= segment.data_bytes() / HOLLOW
+        };
+        let mut segments = self.segments.later();
+        segments.retain(hollow);
+        // What is on its way into one that is open does not count yet.
+        segments.retain(|segment| !self.state.lock().is_open(segment.number));
+        let Some(segment) = segments.iter().max_by_key(|segment| wins(segment)) else {
+            return false;
+        };
+        let counted = counts(segment);
+        if counted > 0 {
+            let room = !self.index.is_tight() && credit.for_segment(self, segment.bytes(), false) >= counted;
+            if !room || self.save(segment, Wanted::Extents).await.is_err() || counts(segment) > 0 {
+                return false;
+            }
+        }
+        self.give_data_back(segment).await.is_ok()
     }
 
     /// Frees the oldest segment: whether that has won any space to speak of. `None` when it cannot go now.
@@ -240,9 +273,11 @@ impl Disk {
     fn wants(&self, wanted: &mut Wanted, record: &Record, name: &Name, entry: &Entry) -> bool {
         match wanted {
             Wanted::Pinned => self.pins.has(name),
+            Wanted::Extents => matches!(entry.place.file, InFile::Bulk { .. }),
             Wanted::InUse(left) => {
                 let bytes = entry.place.bytes();
-                let wants = bytes <= *left && (entry.used || self.is_above(record));
+                let may = bytes <= *left && !self.pace.in_debt();
+                let wants = may && (entry.used || self.is_above(record));
                 *left -= if wants { bytes } else { 0 };
                 wants
             }

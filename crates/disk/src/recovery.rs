@@ -213,6 +213,7 @@ impl Disk {
         let (log, data) = files.await??;
         let data_len = data_len.unwrap_or(0);
         let segment = Segment::new(number, log, data, log_len + data_len);
+        segment.set_sealed(log_len, data_len);
         self.segments.insert(&segment);
         Ok(Found { segment, log_len, data_len })
     }
@@ -374,10 +375,10 @@ impl Disk {
         let open = Open::new(Arc::clone(segment), resume);
         let mut state = self.state.lock();
         if again {
-            segment.set_bytes(open.bytes().max(self.config.segment_bytes()));
+            segment.set_open(open.bytes().max(self.config.segment_bytes()));
             state.current = Some(open);
         } else {
-            segment.set_bytes(open.bytes());
+            segment.set_open(open.bytes());
             state.closing.push(open);
             drop(state);
             self.work.notify_one();

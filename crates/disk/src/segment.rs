@@ -16,19 +16,39 @@ pub(crate) struct Segment {
     pub(crate) data: Option<Arc<File>>,
     /// What its files occupy, or may come to occupy while it is open.
     bytes: AtomicU64,
+    /// What the data file has of that, once it is sealed.
+    data_bytes: AtomicU64,
 }
 
 impl Segment {
     pub(crate) fn new(number: u32, log: Arc<File>, data: Option<Arc<File>>, bytes: u64) -> Arc<Self> {
-        Arc::new(Self { number, log, data, bytes: AtomicU64::new(bytes) })
+        Arc::new(Self { number, log, data, bytes: AtomicU64::new(bytes), data_bytes: AtomicU64::new(0) })
     }
 
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_bytes(&self, bytes: u64) {
+    /// It is open, and its files may come to be so long.
+    pub(crate) fn set_open(&self, bytes: u64) {
+        self.data_bytes.store(0, Ordering::Relaxed);
         self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// It is sealed, and its files are so long.
+    pub(crate) fn set_sealed(&self, log_bytes: u64, data_bytes: u64) {
+        self.bytes.store(log_bytes + data_bytes, Ordering::Relaxed);
+        self.data_bytes.store(data_bytes, Ordering::Relaxed);
+    }
+
+    /// What can be given back of it before its turn, if it is sealed.
+    pub(crate) fn data_bytes(&self) -> u64 {
+        if self.data.is_some() { self.data_bytes.load(Ordering::Relaxed) } else { 0 }
+    }
+
+    /// The same one without its data file.
+    pub(crate) fn without_data(&self) -> Arc<Self> {
+        Self::new(self.number, Arc::clone(&self.log), None, self.bytes() - self.data_bytes())
     }
 }
 
@@ -58,6 +78,11 @@ impl Segments {
     /// What those from this number on occupy.
     pub(crate) fn bytes_from(&self, number: u32) -> u64 {
         self.0.read().range(number..).map(|(_, segment)| segment.bytes()).sum()
+    }
+
+    /// All of them but the lowest, which goes next.
+    pub(crate) fn later(&self) -> Vec<Arc<Segment>> {
+        self.0.read().values().skip(1).cloned().collect()
     }
 
     pub(crate) fn count(&self) -> usize {

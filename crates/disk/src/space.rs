@@ -188,6 +188,21 @@ impl Disk {
         self.segments.remove(number);
         self.index.set_floor(number + 1);
         self.counters.evicted.fetch_add(values, Ordering::Relaxed);
+        self.tell_freed().await
+    }
+
+    /// Removes the data file of a sealed segment, in which nothing counts.
+    pub(crate) async fn give_data_back(&self, segment: &Segment) -> Result<(), Refusal> {
+        tracing::debug!(segment = segment.number, bytes = segment.data_bytes(), "a data file is given back");
+        let (device, path) = (Arc::clone(&self.device), self.directory.data(segment.number));
+        let removed = self.gate.blocking(move || device.remove(&path)).await;
+        self.answer("a data file cannot be removed", removed)?;
+        self.segments.insert(&segment.without_data());
+        self.tell_freed().await
+    }
+
+    /// Has those try again who wait for room.
+    async fn tell_freed(&self) -> Result<(), Refusal> {
         let reserved = self.state.lock().reserved;
         if reserved && self.has_room(By::Reclaimer).await? {
             self.state.lock().reserved = false;

@@ -31,6 +31,7 @@ use crate::index::entry::{Entry, Kind as Known, Name};
 use crate::index::sweep::{Cursor, Sweep};
 use crate::io::{Device, Gate};
 use crate::name;
+use crate::pace::Pace;
 use crate::sums::SumsCache;
 use crate::tally::Held;
 use crate::{reclaim, recovery, scrub, writer};
@@ -81,6 +82,8 @@ pub(crate) struct Instance {
     pub(crate) directory: Directory,
     pub(crate) lock: Option<Arc<Lock>>,
     pub(crate) counters: Arc<Counters>,
+    /// How fast all directories together may be written to.
+    pub(crate) pace: Arc<Pace>,
     /// How many directories share the memory for what comes and goes.
     pub(crate) sharers: usize,
     /// Seeds the index.
@@ -97,13 +100,14 @@ impl DiskTier {
         let gate = Gate::new(Handle::current());
         let reach = Reach { device, gate };
         let directory = Directory::open(&reach, path, &node_name, clock.now_ms(), &mut random).await?;
-        let (lock, counters, seed) = (lock.map(Arc::new), Arc::default(), random());
+        let (lock, counters, seed) = (lock.map(Arc::new), Counters::new(&*clock), random());
         Self::start(Instance {
             config,
             reach,
             directory,
             lock,
             counters,
+            pace: Arc::new(Pace::new(None, Arc::clone(&clock))),
             sharers: 1,
             seed,
             budget,
@@ -114,8 +118,8 @@ impl DiskTier {
 
     /// Begins to find what is in a directory.
     pub(crate) fn start(instance: Instance) -> Result<Arc<Self>, DirectoryError> {
-        let Instance { config, reach, directory, lock, counters, sharers, seed, budget, buffers, clock } =
-            instance;
+        let Instance { config, reach, directory, lock, counters, pace, sharers, .. } = instance;
+        let Instance { seed, budget, buffers, clock, .. } = instance;
         let Reach { device, gate } = reach;
         let no_memory =
             |_| DirectoryError::Io("its index finds no memory", std::io::ErrorKind::OutOfMemory.into());
@@ -128,6 +132,7 @@ impl DiskTier {
             directory,
             lock,
             counters,
+            pace,
             sharers,
             index,
             sums,
@@ -170,6 +175,7 @@ impl DiskTier {
             stored_bytes: of(&counters.stored),
             written_bytes: of(&counters.written),
             rewritten_bytes: of(&counters.rewritten),
+            projected_bytes_per_day: counters.wear.per_day(self.disk.clock.elapsed()),
             scrubbed_bytes: of(&counters.scrubbed),
             scrub_left_bytes: of(&counters.scrub_left),
             read_bytes: of(&counters.read),

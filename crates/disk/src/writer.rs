@@ -61,7 +61,7 @@ impl Disk {
             done.send_replace(Some(Err(Failed)));
             return;
         }
-        self.counters.written.fetch_add(end - offset, Ordering::Relaxed);
+        self.count_written(end - offset);
         drop(permits);
         let mut known = Ok(());
         for (held, change) in changes {
@@ -126,7 +126,7 @@ impl Disk {
             None => Ok(()),
         });
         match cut.await {
-            Ok(Ok(())) => segment.set_bytes(log_len + data_len),
+            Ok(Ok(())) => segment.set_sealed(log_len, data_len),
             Ok(Err(error)) => self.failed("a sealed segment cannot be cut to its length", &error),
             // The runtime is going down; recovery knows the length.
             Err(_) => {}

@@ -19,21 +19,30 @@ pub struct Demoter {
     /// Bytes on their way, which are in memory still.
     bytes: Arc<AtomicU64>,
     max_bytes: u64,
+    /// Only what has been asked for.
+    asked_for: bool,
 }
 
 impl Demoter {
     /// A demoter from the fastest tier to this one, that holds at most so many bytes back from being freed.
-    pub(crate) fn start(order: Arc<Order>, slower: Arc<dyn Tier>, max_bytes: u64) -> Arc<Self> {
+    pub(crate) fn start(
+        order: Arc<Order>,
+        slower: Arc<dyn Tier>,
+        max_bytes: u64,
+        asked_for: bool,
+    ) -> Arc<Self> {
         let (queue, evicted) = mpsc::channel(ON_THE_WAY);
         let bytes = Arc::<AtomicU64>::default();
         tokio::spawn(demote(evicted, Arc::clone(&order), Arc::clone(&slower), Arc::clone(&bytes)));
-        Arc::new(Self { order, slower, queue, bytes, max_bytes })
+        Arc::new(Self { order, slower, queue, bytes, max_bytes, asked_for })
     }
 }
 
 impl Below for Demoter {
-    fn wants(&self, leaving: Leaving<'_>) -> Option<u64> {
-        if self.bytes.load(Ordering::Relaxed) >= self.max_bytes || !self.slower.lacks(leaving) {
+    fn wants(&self, leaving: Leaving<'_>, asked_for: &dyn Fn() -> bool) -> Option<u64> {
+        let full = self.bytes.load(Ordering::Relaxed) >= self.max_bytes;
+        let worth_it = !self.asked_for || asked_for();
+        if full || !worth_it || self.slower.is_overused() || !self.slower.lacks(leaving) {
             return None;
         }
         Some(match leaving {

@@ -20,12 +20,14 @@ use elcache_metrics::Metrics;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+use crate::admit::Admission;
 use crate::demote::Demoter;
 use crate::flights::Flights;
 use crate::manifest;
 use crate::order::Order;
 use crate::outcome::{Found, Opened, PutOptions, Readable, Stored, Value, WriteError};
 use crate::reader::Reader;
+use crate::seen::Seen;
 use crate::stats::{Stats, TierStats};
 use crate::upload::Upload;
 
@@ -45,6 +47,8 @@ pub struct EngineConfig {
     pub room_wait: Duration,
     /// Chunks that are read ahead of a reader that goes through a value.
     pub prefetch_chunks: u32,
+    /// What the disk gets.
+    pub admission: Admission,
 }
 
 impl Default for EngineConfig {
@@ -53,6 +57,7 @@ impl Default for EngineConfig {
             admission_wait: Duration::from_secs(120),
             room_wait: Duration::from_secs(15),
             prefetch_chunks: 2,
+            admission: Admission::default(),
         }
     }
 }
@@ -70,6 +75,10 @@ pub struct Engine {
     /// Chunks that may be read ahead at once, by all readers together.
     pub(crate) ahead: Arc<Semaphore>,
     sequence: AtomicU64,
+    /// What was written not long ago, if that matters.
+    pub(crate) seen: Option<Seen>,
+    /// One value at a time goes to the disk because it was asked for.
+    pub(crate) carrying: Arc<Semaphore>,
 }
 
 /// What is to be committed.
@@ -97,6 +106,7 @@ impl Engine {
         let sequence = AtomicU64::new(clock.now_ms() << 20);
         // A quarter of the memory may hold what somebody may want next.
         let ahead = (budget.max_bytes() / 4 / tree::CHUNK_SIZE).min(Semaphore::MAX_PERMITS as u64) as usize;
+        let seen = (config.admission == Admission::SecondHit).then(|| Seen::new(&budget));
         Arc::new(Self {
             config,
             tiers: tiers.into(),
@@ -108,11 +118,13 @@ impl Engine {
             flights: Flights::default(),
             ahead: Arc::new(Semaphore::new(ahead)),
             sequence,
+            seen,
+            carrying: Arc::new(Semaphore::new(1)),
         })
     }
 
     /// Looks a key up, and counts a miss, or the hit of a value that is here as a whole.
-    pub async fn get(&self, key: &Key) -> Found {
+    pub async fn get(self: &Arc<Self>, key: &Key) -> Found {
         let began = self.clock.elapsed();
         let mut stamp = None;
         let mut busy = false;
@@ -131,6 +143,8 @@ impl Engine {
                     }
                     if place > 0 {
                         self.promote(&value);
+                    } else {
+                        self.asked_for(key, &value);
                     }
                     return Found::Value(value);
                 }
@@ -192,7 +206,7 @@ impl Engine {
             return Err(WriteError::DigestMismatch);
         }
         let digest = Digest(*blake3::hash(body).as_bytes());
-        let home = self.home(options)?;
+        let home = self.home_of(key, options, Some(body.len() as u64))?;
         if self.tiers.len() == 1 {
             return self.commit(home, key, options, digest, Source::Small(body)).await;
         }
@@ -205,7 +219,7 @@ impl Engine {
     /// Begins to write a value of any size. Conditions and limits are checked now, as far as they can be, and again when it
     /// is finished; a value whose length is known waits here for its turn.
     pub async fn open(self: &Arc<Self>, key: Key, options: PutOptions) -> Result<Opened, WriteError> {
-        self.home(&options)?;
+        self.home_for(&options, 0)?;
         if options.length.is_some_and(|length| length > options.value_limit) {
             return Err(WriteError::OverLimit);
         }
@@ -274,7 +288,8 @@ impl Engine {
     pub fn demoter(&self) -> Option<Arc<Demoter>> {
         let slower = self.tiers.get(1)?;
         let max_bytes = self.budget.max_bytes() / DEMOTED;
-        Some(Demoter::start(Arc::clone(&self.order), Arc::clone(slower), max_bytes))
+        let asked_for = self.config.admission == Admission::SecondHit;
+        Some(Demoter::start(Arc::clone(&self.order), Arc::clone(slower), max_bytes, asked_for))
     }
 
     /// The memory budget.
@@ -299,10 +314,6 @@ impl Engine {
             }
         }
         Err(without)
-    }
-
-    fn home(&self, options: &PutOptions) -> Result<&Arc<dyn Tier>, WriteError> {
-        self.home_for(options, 0)
     }
 
     /// Makes a value the key's, under the key's lock, if its condition holds then: in its home, and as a copy in the faster

@@ -9,6 +9,7 @@
 //! - `demote`: what the fastest tier evicts goes to a slower one.
 //! - `promote`, `flights`: from a slower tier into the fastest, once for all who wait for it.
 //! - [`outcome`]: what can come of it all.
+//! - `admit`, `seen`: which values the disk gets.
 //! - `hashing`: BLAKE3 and SHA-256, off the network's threads where it takes long.
 //! - `manifest`: chunk digests into pages and back.
 //! - [`stats`]: the numbers of `/stats`.
@@ -21,6 +22,7 @@
 //! What this crate must not know: HTTP, sockets, what a tier is made of.
 #![forbid(unsafe_code)]
 
+mod admit;
 mod demote;
 pub mod engine;
 mod flights;
@@ -30,9 +32,11 @@ mod order;
 pub mod outcome;
 mod promote;
 pub mod reader;
+mod seen;
 pub mod stats;
 pub mod upload;
 
+pub use admit::Admission;
 pub use demote::Demoter;
 pub use engine::{Engine, EngineConfig, MAX_SMALL};
 pub use outcome::{Found, Opened, PutOptions, ReadFailed, Readable, Stored, Value, WriteError};

@@ -63,7 +63,7 @@ pub struct Upload {
 impl Upload {
     pub(crate) async fn open(engine: Arc<Engine>, key: Key, options: PutOptions) -> Result<Self, WriteError> {
         let first = options.length.unwrap_or(FIRST_BUFFER);
-        let home = Arc::clone(engine.home_for(&options, first)?);
+        let home = Arc::clone(engine.home_of(&key, &options, options.length)?);
         let sha256 = options.sha256.map(|_| Sha256::default());
         let mut upload = Self {
             engine,

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use elcache_core::budget::Budget;
 use elcache_core::clock::SystemClock;
+use elcache_core::condition::Condition;
 use elcache_core::key::Key;
 use elcache_core::span::Span;
 use elcache_core::tier::{Leaving, Tier, TierName};
 use elcache_disk::io::{Engine as IoEngine, start};
 use elcache_disk::{DiskConfig, DiskParts, DiskTier};
 use elcache_engine::{
-    Engine, EngineConfig, Found, MAX_SMALL, Opened, PutOptions, Readable, Value, WriteError,
+    Admission, Engine, EngineConfig, Found, MAX_SMALL, Opened, PutOptions, Readable, Value, WriteError,
 };
 use elcache_memory::{MemoryConfig, MemoryTier};
 use elcache_metrics::Metrics;
@@ -66,13 +67,18 @@ async fn disk_tier(
 }
 
 async fn node(memory_mib: u64, disk_mib: u64) -> Node {
+    node_with(memory_mib, disk_mib, Admission::All).await
+}
+
+async fn node_with(memory_mib: u64, disk_mib: u64, admission: Admission) -> Node {
     let budget = Budget::new(memory_mib << 20);
     let clock = Arc::new(SystemClock);
     let memory = MemoryTier::new(MemoryConfig::default(), &budget, clock.clone(), 7).unwrap();
     let path = scratch();
     let disk = disk_tier(&path, &budget, &memory, disk_mib << 20).await;
     let tiers: Vec<Arc<dyn Tier>> = vec![memory.clone(), disk.clone()];
-    let engine = Engine::new(EngineConfig::default(), tiers, memory.clone(), clock, budget, Metrics::new());
+    let config = EngineConfig { admission, ..EngineConfig::default() };
+    let engine = Engine::new(config, tiers, memory.clone(), clock, budget, Metrics::new());
     memory.set_below(engine.demoter().unwrap());
     Node { engine, memory, disk, path }
 }
@@ -257,4 +263,111 @@ async fn a_value_larger_than_memory_streams_through() {
     let too_large =
         node.engine.open(key(1), PutOptions { length: Some(1 << 30), ..PutOptions::default() }).await;
     assert!(matches!(too_large.map(drop), Err(WriteError::DoesNotFit)));
+}
+
+fn on_disk(node: &Node, number: usize) -> bool {
+    !node.disk.lacks(Leaving::Value(key(number).as_bytes()))
+}
+
+async fn comes_to_the_disk(node: &Node, number: usize) -> bool {
+    for _ in 0..500 {
+        if on_disk(node, number) {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    false
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_second_hit_the_disk_gets_what_is_stored_again() {
+    let node = node_with(64, 512, Admission::SecondHit).await;
+    for (number, len) in [(0, 0), (1, 1000), (2, 100_000), (3, 10 * MIB)] {
+        put(&node, number, &content(number, len), PutOptions::default()).await.unwrap();
+        assert!(!on_disk(&node, number), "{len} bytes that nobody has asked for");
+        let newer = content(number + 10, len);
+        put(&node, number, &newer, PutOptions::default()).await.unwrap();
+        assert!(on_disk(&node, number), "{len} bytes, stored twice");
+        assert!(read_all(&node, number).await.unwrap().0 == newer);
+        node.engine.delete(&key(number), &Condition::default()).await.unwrap();
+        assert!(!on_disk(&node, number) && read_all(&node, number).await.is_none());
+    }
+    assert_eq!(node.disk.usage().entries, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_second_hit_the_disk_gets_what_memory_must_not_or_cannot_have() {
+    let node = node_with(32, 512, Admission::SecondHit).await;
+    let past_memory = PutOptions { no_memory: true, ..PutOptions::default() };
+    put(&node, 0, &content(0, 1000), past_memory).await.unwrap();
+    assert!(on_disk(&node, 0));
+    put(&node, 1, &content(1, 100 * MIB), PutOptions::default()).await.unwrap();
+    assert!(on_disk(&node, 1));
+    put(&node, 2, &content(2, 1000), PutOptions { no_disk: true, ..PutOptions::default() }).await.unwrap();
+    put(&node, 2, &content(2, 1000), PutOptions { no_disk: true, ..PutOptions::default() }).await.unwrap();
+    assert!(!on_disk(&node, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_second_hit_what_was_asked_for_goes_to_the_disk_when_memory_evicts_it() {
+    let node = node_with(64, 512, Admission::SecondHit).await;
+    for number in 0..40 {
+        put(&node, number, &content(number, 200_000), PutOptions::default()).await.unwrap();
+    }
+    for number in 0..20 {
+        assert!(read_all(&node, number).await.is_some());
+    }
+    // What is asked for twice is dearer to memory than what comes and goes.
+    for number in 0..400 {
+        let options = PutOptions { no_disk: true, ..PutOptions::default() };
+        put(&node, 1_000_000 + number, &content(number, MIB), options).await.unwrap();
+        read_all(&node, 1_000_000 + number).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let arrived = (0..20).filter(|&number| on_disk(&node, number)).count();
+    assert!(arrived >= 10, "{arrived} of 20 that were asked for");
+    assert!((20..40).all(|number| !on_disk(&node, number)), "nobody has asked for these");
+    for number in (0..20).filter(|&number| on_disk(&node, number)) {
+        assert!(read_all(&node, number).await.unwrap().0 == content(number, 200_000));
+    }
+}
+
+/// Chunks leave memory one by one, each as old as it is: the first to go would be lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_second_hit_what_is_in_chunks_goes_to_the_disk_as_soon_as_it_is_asked_for() {
+    let node = node_with(64, 512, Admission::SecondHit).await;
+    let bytes = content(0, 18 * MIB + 5);
+    put(&node, 0, &bytes, PutOptions::default()).await.unwrap();
+    assert!(!on_disk(&node, 0));
+    assert!(read(&node, 0, |_| Span::new(5 << 20, (5 << 20) + 100).unwrap()).await.is_some());
+    assert!(comes_to_the_disk(&node, 0).await);
+    let memory: &dyn Tier = &*node.memory;
+    assert_eq!(memory.remove(&key(0)).now(), Some(Ok(true)));
+    flush_memory(&node, 200).await;
+    let (read, tier) = read_all(&node, 0).await.unwrap();
+    assert!(read == bytes);
+    assert_eq!(tier, TierName::Disk);
+    node.engine.delete(&key(0), &Condition::default()).await.unwrap();
+    assert!(!on_disk(&node, 0) && find(&node, 0).await.is_none());
+}
+
+/// On its way to the disk a value is replaced or deleted: the older one must not come back from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_second_hit_what_is_replaced_on_its_way_to_the_disk_does_not_come_back() {
+    let node = node_with(128, 512, Admission::SecondHit).await;
+    for round in 0..30 {
+        put(&node, round, &content(round, 9 * MIB), PutOptions::default()).await.unwrap();
+        drop(find(&node, round).await.unwrap());
+        if round % 3 == 0 {
+            tokio::time::sleep(Duration::from_millis(round as u64)).await;
+        }
+        if round % 2 == 0 {
+            node.engine.delete(&key(round), &Condition::default()).await.unwrap();
+        } else {
+            let options = PutOptions { no_disk: true, ..PutOptions::default() };
+            put(&node, round, &content(100 + round, 1000), options).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!on_disk(&node, round), "round {round}");
+    }
 }

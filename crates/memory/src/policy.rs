@@ -217,6 +217,11 @@ impl Policy {
         self.trim();
     }
 
+    /// Whether a resident was used since it came, or was known when it came.
+    pub fn is_frequent(&self, slot: u32) -> bool {
+        self.residents.find(slot).is_some_and(|(side, _)| side == Side::Frequent)
+    }
+
     /// The bound on [`Policy::resident_weight`] that the caller keeps.
     pub fn capacity(&self) -> u64 {
         self.capacity

@@ -216,13 +216,13 @@ impl Shard {
         true
     }
 
-    /// Evicts whom the policy names, passing over what `pinned` says must stay; a slower tier gets what is `wanted`. `miss` is what the ghosts said of the
+    /// Evicts whom the policy names, passing over what `pinned` says must stay; a slower tier gets what is `wanted`, which is told whether it was asked for. `miss` is what the ghosts said of the
     /// value that it makes room for, when that goes to this shard. `None` when nothing is left.
     pub(crate) fn evict(
         &self,
         miss: Option<Admission>,
         pinned: impl Fn(Kind, &[u8]) -> bool,
-        mut wanted: impl FnMut(&[u8]) -> bool,
+        mut wanted: impl FnMut(&[u8], &dyn Fn() -> bool) -> bool,
     ) -> Option<Gone> {
         let mut state = self.lock();
         for rotations in 0.. {
@@ -241,10 +241,12 @@ impl Shard {
                 continue;
             }
             let hash = Name::new(self.seed, kind, bytes).hash;
-            state.policy.evict(number, hash);
             // What is kept for a value of this tier alone, or off the disk, goes for good.
             let ours = layout::is_no_disk(record.content()) || state.owners.contains_key(&number);
-            let kept = if !ours && wanted(record.content()) { Some(self.own(record)) } else { None };
+            let asked_for = || state.policy.is_frequent(number);
+            let wants = !ours && wanted(record.content(), &asked_for);
+            let kept = if wants { Some(self.own(record)) } else { None };
+            state.policy.evict(number, hash);
             let gone = self.take_out(&mut state, kind, hash, number);
             return Some(Gone { kept, ..gone });
         }

@@ -392,8 +392,8 @@ impl Store {
 
     fn evict_from(&self, shard: &Shard, miss: Option<Admission>) -> Option<()> {
         let mut told = None;
-        let wanted = |content: &[u8]| {
-            told = self.below.get().and_then(|below| below.wants(layout::leaving(content)?));
+        let wanted = |content: &[u8], asked_for: &dyn Fn() -> bool| {
+            told = self.below.get().and_then(|below| below.wants(layout::leaving(content)?, asked_for));
             told.is_some()
         };
         let gone = shard.evict(miss, |kind, content| self.pinned(kind, content), wanted)?;

@@ -220,6 +220,14 @@ pub(crate) static FAMILIES: &[Family] = &[
         collect: |from, to| known(to, device(from).map(|usage| usage.rewritten_bytes)),
     },
     Family {
+        name: "elcache_disk_projected_bytes_per_day",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "",
+        help: "Bytes that would be written to the disk in a day if it went on as in the past hour.",
+        collect: |from, to| known(to, device(from).map(|usage| usage.projected_bytes_per_day)),
+    },
+    Family {
         name: "elcache_disk_scrubbed_bytes_total",
         kind: Kind::Counter,
         labels: &[],

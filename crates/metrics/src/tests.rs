@@ -55,6 +55,7 @@ fn snapshot(tiers: &[TierName]) -> Snapshot {
         stored_bytes: 100,
         written_bytes: 110,
         rewritten_bytes: 5,
+        projected_bytes_per_day: 9000,
         scrubbed_bytes: 70,
         scrub_left_bytes: 30,
         ..DeviceUsage::default()

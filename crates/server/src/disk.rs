@@ -71,6 +71,7 @@ pub(crate) async fn open(
     let mut count = 0_u64;
     let parts = DisksParts {
         directories,
+        write_rate_max: config.disk.write_rate_max.map(Size::bytes),
         pool: pool.handle().clone(),
         node_name: node_name.to_owned(),
         budget: Arc::clone(budget),

@@ -13,7 +13,7 @@ use elcache_core::budget::Budget;
 use elcache_core::clock::SystemClock;
 use elcache_core::tier::{Above, Tier};
 use elcache_disk::Disks;
-use elcache_engine::{Engine, EngineConfig};
+use elcache_engine::{Admission, Engine, EngineConfig};
 use elcache_http::health::State;
 use elcache_http::{App, HttpConfig, Server};
 use elcache_memory::{MemoryConfig, MemoryTier};
@@ -95,8 +95,14 @@ impl Node {
         };
         let mut tiers: Vec<Arc<dyn Tier>> = vec![memory.clone()];
         tiers.extend(disk.iter().map(|disk| Arc::clone(&disk.disks) as Arc<dyn Tier>));
-        let engine_config =
-            EngineConfig { prefetch_chunks: config.performance.prefetch_chunks, ..EngineConfig::default() };
+        let engine_config = EngineConfig {
+            prefetch_chunks: config.performance.prefetch_chunks,
+            admission: match config.disk.admission {
+                crate::config::Admission::All => Admission::All,
+                crate::config::Admission::SecondHit => Admission::SecondHit,
+            },
+            ..EngineConfig::default()
+        };
         let engine = Engine::new(engine_config, tiers, memory.clone(), clock, budget, Arc::clone(&metrics));
         if let Some(demoter) = engine.demoter() {
             memory.set_below(demoter);

@@ -40,6 +40,7 @@ use crate::directory::{Directory, DirectoryError, Lock, Reach, random_id};
 use crate::disk::Counters;
 use crate::format::identity::Identity;
 use crate::io::{Device, Gate, Gated, Pool};
+use crate::pace::Pace;
 use crate::tier::{DiskTier, Instance, PROMISE, largest_promise};
 
 /// How long something may be under way before the directory is taken out of service.
@@ -49,6 +50,8 @@ const HANGS: Duration = Duration::from_secs(10);
 pub struct DisksParts {
     /// The directories: at least one.
     pub directories: Vec<DirectoryParts>,
+    /// Bytes a second that may be written to all of them together; `None` is no limit.
+    pub write_rate_max: Option<u64>,
     /// Where calls that block run: a pool of its own, since they may never end. Eight threads for each directory are enough.
     pub pool: Pool,
     /// What this node is called, when the directories do not know it yet.
@@ -155,6 +158,8 @@ struct Shared {
     progress: watch::Sender<u64>,
     /// What uploads may still be promised.
     room: Arc<Semaphore>,
+    /// How fast all of them together may be written to.
+    pace: Arc<Pace>,
     /// The highest epoch that any directory may have heard of. One at a time changes the set.
     epoch: tokio::sync::Mutex<u64>,
     /// Whether a change of the set is under way.
@@ -300,6 +305,7 @@ impl Shared {
             directory: Directory::new(seat.path.clone(), identity),
             lock: seat.life.lock().lock.clone(),
             counters: Arc::clone(&seat.counters),
+            pace: Arc::clone(&self.pace),
             sharers: self.seats.len(),
             seed: self.random.lock()(),
             budget: Arc::clone(&self.budget),
@@ -355,12 +361,13 @@ impl Shared {
         let sum = |counter: fn(&Counters) -> &AtomicU64| {
             self.seats.iter().map(|seat| counter(&seat.counters).load(Ordering::Relaxed)).sum()
         };
-        let view = self.view();
+        let (view, now) = (self.view(), self.clock.elapsed());
         DeviceUsage {
             engine: self.seats.first().map_or("", |seat| seat.device.name()),
             stored_bytes: sum(|counters| &counters.stored),
             written_bytes: sum(|counters| &counters.written),
             rewritten_bytes: sum(|counters| &counters.rewritten),
+            projected_bytes_per_day: self.seats.iter().map(|seat| seat.counters.wear.per_day(now)).sum(),
             scrubbed_bytes: sum(|counters| &counters.scrubbed),
             scrub_left_bytes: sum(|counters| &counters.scrub_left),
             read_bytes: sum(|counters| &counters.read),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use elcache_core::clock::Clock;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -13,19 +14,24 @@ use super::epoch::{Fate, Says, Verdict, judge};
 use super::view::View;
 use super::{Access, DirectoryParts, DisksError, DisksParts, HANGS, Life, Seat, Shared};
 use crate::directory::{DirectoryError, Reach, SEGMENTS, random_id, read_identity, write_identity};
+use crate::disk::Counters;
 use crate::format::identity::Identity;
 use crate::io::{Gate, Pool};
+use crate::pace::Pace;
 
 /// A directory that can be read, and what it says of itself; nothing if it is new.
 type Candidate = (usize, Reach, Option<Identity>);
 
 /// Reads whose the directories are, and puts those to work that can be used.
 pub(super) async fn open(parts: DisksParts) -> Result<Arc<Shared>, DisksError> {
-    let DisksParts { directories, pool, node_name, budget, buffers, clock, mut random } = parts;
+    let DisksParts { directories, write_rate_max, pool, node_name, .. } = parts;
+    let DisksParts { budget, buffers, clock, mut random, .. } = parts;
     let alone = directories.len() == 1;
     let mut errors = Vec::new();
-    let seats: Box<[Seat]> =
-        (0..).zip(directories).map(|(number, parts)| seat(number, parts, &pool, &mut errors)).collect();
+    let seats: Box<[Seat]> = (0..)
+        .zip(directories)
+        .map(|(number, parts)| seat(number, parts, &pool, &*clock, &mut errors))
+        .collect();
     let mut candidates: Vec<Candidate> = Vec::new();
     for (number, seat) in seats.iter().enumerate().filter(|(_, seat)| seat.life.lock().out.is_none()) {
         let reach = seat.reach(&seat.life.lock().gate);
@@ -55,6 +61,7 @@ pub(super) async fn open(parts: DisksParts) -> Result<Arc<Shared>, DisksError> {
         view: RwLock::new(Arc::new(View::default())),
         progress: watch::Sender::new(0),
         room: Arc::new(Semaphore::new(room)),
+        pace: Arc::new(Pace::new(write_rate_max, Arc::clone(&clock))),
         epoch: tokio::sync::Mutex::new(0),
         leaving: AtomicBool::new(false),
         started: AtomicBool::new(false),
@@ -85,6 +92,7 @@ fn seat(
     number: usize,
     parts: DirectoryParts,
     pool: &Pool,
+    clock: &dyn Clock,
     errors: &mut Vec<(usize, DirectoryError)>,
 ) -> Seat {
     let DirectoryParts { config, device, path, access } = parts;
@@ -104,7 +112,7 @@ fn seat(
         device,
         path,
         locks,
-        counters: Arc::default(),
+        counters: Counters::new(clock),
         staged: Arc::default(),
         life: Mutex::new(life),
     }

@@ -249,6 +249,10 @@ impl Tier for Disks {
         self.shared.takes_values()
     }
 
+    fn is_overused(&self) -> bool {
+        self.shared.pace.in_debt()
+    }
+
     fn ready(&self) -> Reply<'_, Result<Version, Refusal>> {
         let view = self.shared.view();
         let highest = |view: &View| view.members.iter().map(|member| member.disk.highest()).max();

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use elcache_core::budget::Taken;
 
-use super::entry::Entry;
+use super::entry::{Entry, InFile, Kind};
 
 /// Segments for which room is made at once.
 const STEP: usize = 64;
@@ -18,23 +18,30 @@ pub(crate) struct Live {
     pub(crate) values: u64,
     /// Lengths of all their records.
     pub(crate) bytes: u64,
+    /// Of these, what lies in the data file and is not dead.
+    pub(crate) extents: u64,
 }
 
 impl Live {
     fn of(entry: &Entry) -> Self {
-        Self { entries: 1, values: u64::from(entry.kind.is_value()), bytes: entry.place.bytes() }
+        let bytes = entry.place.bytes();
+        let is_extent = matches!(entry.place.file, InFile::Bulk { .. }) && entry.kind != Kind::Dead;
+        let extents = if is_extent { bytes } else { 0 };
+        Self { entries: 1, values: u64::from(entry.kind.is_value()), bytes, extents }
     }
 
     fn add(&mut self, other: Self) {
         self.entries += other.entries;
         self.values += other.values;
         self.bytes += other.bytes;
+        self.extents += other.extents;
     }
 
     fn subtract(&mut self, other: Self) {
         self.entries -= other.entries;
         self.values -= other.values;
         self.bytes -= other.bytes;
+        self.extents -= other.extents;
     }
 }
 

@@ -44,6 +44,8 @@ impl Index {
                     live.entries += 1;
                     live.values += u64::from(matches!(entry.kind, Kind::Value | Kind::Root));
                     live.bytes += entry.place.bytes();
+                    let counts = entry.kind != Kind::Dead && matches!(entry.place.file, InFile::Bulk { .. });
+                    live.extents += if counts { entry.place.bytes() } else { 0 };
                 }
             }
         }
@@ -53,6 +55,7 @@ impl Index {
             entries: sum(|live| live.entries),
             values: sum(|live| live.values),
             bytes: sum(|live| live.bytes),
+            extents: sum(|live| live.extents),
         };
         assert_eq!(census.total(), total);
         drop(census);
@@ -214,7 +217,7 @@ fn a_batch_does_what_putting_one_by_one_does() {
 
 #[test]
 fn a_full_budget_refuses_new_names_and_lets_old_ones_change() {
-    let budget = Budget::new(100_000);
+    let budget = Budget::new(2_000_000);
     let index = Index::new(1, &budget).unwrap();
     let put = |number| index.put(&name(number), &entry(Kind::Value, 1, 1));
     let first_refused = (0..).find(|&number| put(number).is_err()).unwrap();
@@ -222,7 +225,8 @@ fn a_full_budget_refuses_new_names_and_lets_old_ones_change() {
     assert_eq!(index.get(&name(first_refused)), None);
     assert_eq!(index.total().entries, first_refused);
     assert!(put(0).unwrap().is_some());
-    let batch: Vec<_> = (0..5000).map(|number| (name(number), entry(Kind::Value, 1, 1))).collect();
+    let batch: Vec<_> =
+        (0..2 * first_refused).map(|number| (name(number), entry(Kind::Value, 1, 1))).collect();
     assert_eq!(index.put_batch_if_absent(&batch), Err(Refused::Full));
     index.check();
     assert_eq!(budget.taken_bytes(), index.bytes());
@@ -254,7 +258,7 @@ fn generations_far_apart_take_no_room_between_them() {
     }
     assert!(index.bytes() < empty + 64 * 1024);
     index.set_floor(u32::MAX);
-    assert_eq!(index.total(), Live { entries: 1, values: 0, bytes: 16 });
+    assert_eq!(index.total(), Live { entries: 1, values: 0, bytes: 16, extents: 0 });
     assert_eq!(index.live(0), Live::default());
 }
 

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use elcache_core::budget::Budget;
+use elcache_core::clock::Clock;
 use elcache_core::key::Key;
 use elcache_core::payload::Buffers;
 use elcache_core::tier::{Lookup, Refusal, Tier};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::support::{Dice, Shape, Value, World, is_gone, key};
+use super::support::{Dice, RuntimeClock, Shape, Value, World, is_gone, key};
 use crate::disks::{Access, DirectoryParts, Disks, DisksError, DisksParts};
 use crate::io::sim::{Call, Faults, Sim};
 
@@ -23,6 +24,9 @@ pub(super) struct Rack {
     pub(super) world: World,
     pub(super) sims: Vec<Arc<Sim>>,
     seed: u64,
+    /// How fast may be written.
+    rate: Option<u64>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Rack {
@@ -32,7 +36,7 @@ impl Rack {
 
     pub(super) fn of(world: World, count: usize, seed: u64) -> Self {
         let sims = (0..count as u64).map(|n| Arc::new(Sim::new(seed + n))).collect();
-        Self { world, sims, seed }
+        Self { sims, seed, rate: None, clock: Arc::clone(&world.clock) as _, world }
     }
 
     pub(super) fn path(number: usize) -> PathBuf {
@@ -50,11 +54,12 @@ impl Rack {
         };
         Disks::open(DisksParts {
             directories: self.sims.iter().enumerate().map(directory).collect(),
+            write_rate_max: self.rate,
             pool: Handle::current(),
             node_name: "node".to_owned(),
             budget: Budget::new(self.world.budget_bytes),
             buffers: Arc::clone(&self.world.arena) as Arc<dyn Buffers>,
-            clock: Arc::clone(&self.world.clock) as _,
+            clock: Arc::clone(&self.clock),
             random: Box::new(move || dice.next()),
         })
         .await
@@ -475,4 +480,29 @@ async fn of_no_key_there_are_ever_two_values() {
             }
         }
     }
+}
+
+/// What is written counts in whichever directory; deletions and reads do not wait for it.
+#[tokio::test(start_paused = true)]
+async fn all_directories_together_are_written_to_no_faster_than_they_may() {
+    let mut rack = Rack { rate: Some(1 << 20), clock: RuntimeClock::new(), ..Rack::new(3) };
+    let disks = rack.open().await;
+    let began = Instant::now();
+    let values = rack.fill(&disks, 120, 1).await;
+    let written = disks.usage().device.unwrap().written_bytes;
+    let earned = Duration::from_secs_f64(written as f64 / f64::from(1 << 20));
+    let took = began.elapsed();
+    // A second's worth goes at once, and what one write comes to after that.
+    assert!(took + Duration::from_secs(2) > earned, "{written} bytes in {took:?}");
+    assert!(took < earned + Duration::from_secs(2), "{written} bytes in {took:?}");
+    let large = Shape::Chunks(30, 1000);
+    let value = Value::new(&key("large"), 1000, large);
+    let began = Instant::now();
+    value.put(&disks, &rack.world.arena).await.unwrap();
+    assert!(began.elapsed() > Duration::from_millis(500) && disks.is_overused());
+    let began = Instant::now();
+    assert!(disks.remove(&values[0].key).get().await.unwrap());
+    assert!(values[1].get(&disks).await.unwrap());
+    assert!(began.elapsed() < Duration::from_millis(100) && disks.is_overused(), "{:?}", began.elapsed());
+    assert!(value.get(&disks).await.unwrap());
 }

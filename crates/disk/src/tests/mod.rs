@@ -13,5 +13,5 @@ mod refused;
 mod scrub;
 mod sequences;
 mod small;
-mod support;
+pub(crate) mod support;
 mod traces;

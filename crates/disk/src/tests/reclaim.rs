@@ -7,6 +7,7 @@ use elcache_core::tier::{Above, Leaving, Tier};
 
 use super::support::{Dice, Shape, Value, World, is_gone, key};
 use crate::config::DiskConfig;
+use crate::io::Device;
 use crate::io::sim::Sim;
 use crate::tier::DiskTier;
 
@@ -182,4 +183,53 @@ async fn what_cannot_be_removed_yet_can_be_deleted() {
     let sim = Arc::new(sim.kill(1));
     drop(tier);
     assert!(is_gone(&*world.open(&sim).await, &old[0].key).await);
+}
+
+async fn put_filled(tier: &DiskTier, world: &World, name: &str, count: u64, sequence: u64) -> Vec<Value> {
+    let mut values = Vec::new();
+    for n in 0..count {
+        let value = Value::new(&key(&format!("{name} {n}")), sequence + n, Shape::Filled(130_000));
+        value.put(tier, &world.arena).await.unwrap();
+        values.push(value);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    values
+}
+
+fn occupied(sim: &Sim, world: &World) -> u64 {
+    sim.list(&world.path.join("segments")).unwrap().iter().map(|file| file.len).sum()
+}
+
+/// The oldest segment held values that nobody had deleted, and went; those behind it held nothing but what had been, and stayed.
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_or_replaced_goes_before_what_is_old() {
+    for replaced in [false, true] {
+        let world = world(|_| ());
+        let sim = Arc::new(Sim::new(4));
+        let tier = world.open(&sim).await;
+        let old = put_filled(&tier, &world, "old", 20, 1000).await;
+        let mut between = put_filled(&tier, &world, "between", 55, 2000).await;
+        // One in nine stays where the others go.
+        let stay: Vec<_> = between.extract_if(.., |value| value.meta.version.sequence % 9 == 0).collect();
+        for value in &mut between {
+            if replaced {
+                let newer = Value::new(&value.key, value.meta.version.sequence + 5000, Shape::Borrowed(100));
+                newer.put(&tier, &world.arena).await.unwrap();
+                *value = newer;
+            } else {
+                assert_eq!(tier.remove(&value.key).get().await, Ok(true));
+            }
+        }
+        let new = put_filled(&tier, &world, "new", 40, 3000).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(occupied(&sim, &world) <= MAX_BYTES * 3 / 4 + (1 << 20), "{}", occupied(&sim, &world));
+        let sim = Arc::new(sim.kill(4));
+        drop(tier);
+        let tier = world.open(&sim).await;
+        assert_eq!(there(&tier, &old).await, old.len());
+        assert_eq!(there(&tier, &stay).await, stay.len());
+        assert_eq!(there(&tier, &new).await, new.len());
+        assert_eq!(there(&tier, &between).await, if replaced { between.len() } else { 0 });
+        assert_eq!((tier.report().io_errors, tier.report().damaged), (0, 0));
+    }
 }

@@ -2,17 +2,19 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use elcache_arena::{PageBuffer, Pool};
 use elcache_core::budget::Budget;
-use elcache_core::clock::ManualClock;
+use elcache_core::clock::{Clock, ManualClock};
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
 use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, Owner, PageRef, Refusal, Root, Staged, Tier};
 use elcache_core::tree::ChunkHasher;
 use elcache_core::value::{KeptHeadersBuilder, Metadata, OperationId, Version};
+use tokio::time::Instant;
 
 use crate::config::{DiskConfig, Durability};
 use crate::directory::{DirectoryError, Lock};
@@ -365,4 +367,23 @@ pub(super) fn same(what: &str, found: &Payload, expected: &[u8]) -> Result<(), S
 /// Whether there is nothing under a key.
 pub(super) async fn is_gone(tier: &impl AsTier, key: &Key) -> bool {
     matches!(tier.tier().root(key).get().await, Lookup::Miss)
+}
+
+/// The runtime's time, which tests make pass.
+pub(crate) struct RuntimeClock(Instant);
+
+impl RuntimeClock {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Instant::now()))
+    }
+}
+
+impl Clock for RuntimeClock {
+    fn now_ms(&self) -> u64 {
+        NOW_MS + self.0.elapsed().as_millis() as u64
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
 }

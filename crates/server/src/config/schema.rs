@@ -59,7 +59,6 @@ macro_rules! key {
     };
 }
 
-const ADMISSION: Availability = With("the disk tier's admission");
 const CLUSTER: Availability = With("cluster mode");
 const LOCAL: Availability = With("the Unix socket for the C SDK");
 const SECURITY: Availability = With("TLS and access control");
@@ -73,8 +72,8 @@ pub(super) static KEYS: &[Key] = &[
     key!(memory.low_watermark, Now, Live),
     key!(disk.path, Now, Restart),
     key!(disk.max_size, Now, Restart),
-    key!(disk.admission, ADMISSION, Restart),
-    key!(disk.write_rate_max, ADMISSION, Restart),
+    key!(disk.admission, Now, Restart),
+    key!(disk.write_rate_max, Now, Restart),
     key!(disk.use_direct_io, Now, Restart),
     key!(disk.use_fallocate, Now, Restart),
     key!(disk.io_engine, Now, Restart),

@@ -22,6 +22,8 @@ const MEMORY_MIN: Size = Size::mib(16);
 
 /// The smallest directory of the disk tier: a few segments.
 const DISK_MIN: Size = Size::mib(64);
+/// A few chunks that are written at once wait for each other no longer than a write may.
+const WRITE_RATE_MIN: Size = Size::mib(1);
 
 /// What a segment may occupy: at the least a chunk and what goes with it.
 const SEGMENT: RangeInclusive<Size> = Size::mib(8)..=Size::gib(16);
@@ -71,7 +73,7 @@ impl Disk {
         }
         self.path.check(found);
         if let Some(rate) = &self.write_rate_max {
-            found.at_least("disk.write_rate_max", rate, &Size::new(1));
+            found.at_least("disk.write_rate_max", rate, &WRITE_RATE_MIN);
         }
         if let Auto::Fixed(size) = &self.segment_size {
             found.within("disk.segment_size", size, &SEGMENT);

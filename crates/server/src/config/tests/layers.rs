@@ -125,11 +125,11 @@ fn comments_trailing_commas_and_emptiness_are_fine() {
 #[test]
 fn what_is_not_available_yet_is_said_once_for_each_key() {
     let loaded = Given::file(r#"{"cluster": {"zone": "b"}}"#)
-        .with_variable("ELCACHE__DISK__ADMISSION", "second_hit")
+        .with_variable("ELCACHE__CLUSTER__CLUSTER_NAME", "other")
         .with_flags(&["-d", "/d", "-D", "5", "-u", "/s", "-s", "a:1"])
         .loaded();
     let places: Vec<_> = loaded.notices.iter().filter_map(|notice| notice.split(": ").next()).collect();
-    assert_eq!(places, ["ELCACHE__DISK__ADMISSION", "--unix", "--seed", "e.json:1:22"]);
+    assert_eq!(places, ["--unix", "ELCACHE__CLUSTER__CLUSTER_NAME", "--seed", "e.json:1:22"]);
     assert!(loaded.notices.iter().all(|notice| notice.contains("not available yet")), "{:?}", loaded.notices);
 }
 
