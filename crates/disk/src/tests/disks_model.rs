@@ -164,11 +164,13 @@ async fn live(seed: u64, durability: Durability) -> u64 {
     let model = Model::new();
     for life in 0..6 {
         rack.sims.iter().for_each(|sim| sim.set_faults(Faults::default()));
-        if rack.sims.len() < 4 && dice.below(8) == 0 {
+        let grows = rack.sims.len() < 4 && dice.below(8) == 0;
+        if grows {
             rack.sims.push(Arc::new(Sim::new(dice.next())));
         }
-        if life > 0 && rack.sims.len() > 1 && dice.below(3) == 0 {
-            // One is not there at the start; before the first it would be of no node.
+        if life > 0 && rack.sims.len() > 1 && !grows && dice.below(3) == 0 {
+            // One is not there at the start. (Where those that are there are all new, they become a node of their own, and that one is
+            // refused from then on.)
             let missing = dice.below(rack.sims.len() as u64) as usize;
             rack.sims[missing].set_faults(Faults { broken: Some(5), ..Faults::default() });
         }
