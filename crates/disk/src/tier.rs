@@ -382,7 +382,7 @@ impl Disk {
     }
 
     async fn put_pages(self: &Arc<Self>, key: &Key, meta: &Metadata, pages: &[Bytes]) -> Result<(), Refusal> {
-        let owner = Owner { key: key.hash(), version: meta.version };
+        let owner = meta.owner(key.hash());
         for (number, page) in (0..).zip(pages) {
             self.put_page(&PageRef { owner, number }, page.clone().into(), meta.modified_ms).await?;
         }
