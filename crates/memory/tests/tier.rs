@@ -11,7 +11,7 @@ use elcache_core::clock::ManualClock;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
-use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply, Root, Tier};
+use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root, Tier};
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
 use elcache_memory::{MemoryConfig, MemoryTier};

@@ -57,6 +57,10 @@ pub struct Faults {
     pub short: f64,
     /// How likely a read gives bytes of which one bit is turned around.
     pub flipped: f64,
+    /// How likely a read fails.
+    pub failing_reads: f64,
+    /// How likely a write fails.
+    pub failing_writes: f64,
     /// Operations take up to so long, each its own time, so that they end in another order. Needs a tokio runtime with time.
     pub latency: Option<Duration>,
     /// Bytes on the disk: files that would need more fail with [`io::ErrorKind::StorageFull`].
@@ -74,6 +78,8 @@ impl Default for Faults {
         Self {
             short: 0.0,
             flipped: 0.0,
+            failing_reads: 0.0,
+            failing_writes: 0.0,
             latency: None,
             capacity: 1 << 40,
             broken: None,
@@ -252,8 +258,17 @@ impl State {
             return Err(io::Error::other("the power is off"));
         }
         const EROFS: i32 = 30;
+        const EIO: i32 = 5;
         let reads = matches!(call, Call::Read | Call::Open | Call::List | Call::Sync | Call::SyncDirectory);
         let mut failure = self.faults.broken.or((self.faults.read_only && !reads).then_some(EROFS));
+        let likely = match call {
+            Call::Read => self.faults.failing_reads,
+            Call::Write => self.faults.failing_writes,
+            _ => 0.0,
+        };
+        if likely > 0.0 && self.random.chance(likely) {
+            failure = Some(EIO);
+        }
         self.failures.retain_mut(|(of, left, errno)| match (*of == call, *left) {
             (true, 0) => {
                 failure = Some(*errno);

@@ -11,7 +11,7 @@ use elcache_core::clock::{Clock, ManualClock};
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
-use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, Owner, PageRef, Refusal, Root, Staged, Tier};
+use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Refusal, Root, Staged, Tier};
 use elcache_core::tree::ChunkHasher;
 use elcache_core::value::{KeptHeadersBuilder, Metadata, OperationId, Version};
 use tokio::time::Instant;
