@@ -129,6 +129,13 @@ impl Sim {
         self.state.lock().faults = faults;
     }
 
+    /// All is well from now on.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.faults = Faults::default();
+        state.failures.clear();
+    }
+
     /// Lets the `nth` call of a kind from now fail, 0 being the next, with an error number of the system; once.
     pub fn fail(&self, call: Call, nth: u64, errno: i32) {
         self.state.lock().failures.push((call, nth, errno));
