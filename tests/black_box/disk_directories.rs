@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use elcache_tests::binary::elcached;
 use elcache_tests::content::Content;
+use elcache_tests::home::bytes;
 use elcache_tests::node::wait_for;
 use elcache_tests::random::Random;
 use elcache_tests::scratch::Scratch;
@@ -20,16 +21,16 @@ const MIB: usize = 1 << 20;
 /// `/health` has to tell the truth in this time; a little more for a machine that is busy.
 const TOLD: Duration = Duration::from_millis(2500);
 /// A directory is tried every five seconds.
-const BACK: Duration = Duration::from_secs(25);
+pub(crate) const BACK: Duration = Duration::from_secs(25);
 
 /// A node on some directories.
-struct Place {
+pub(crate) struct Place {
     scratch: Scratch,
     envs: Vec<(String, String)>,
 }
 
 impl Place {
-    fn new(directories: &[PathBuf], scratch: Scratch, size: &str) -> Self {
+    pub(crate) fn new(directories: &[PathBuf], scratch: Scratch, size: &str) -> Self {
         let path: Vec<_> = directories.iter().map(|path| format!("\"{}\"", path.display())).collect();
         let envs = [
             ("ELCACHE__DISK__PATH", format!("[{}]", path.join(","))),
@@ -38,37 +39,37 @@ impl Place {
         Self { scratch, envs: envs.map(|(name, value)| (name.to_owned(), value)).to_vec() }
     }
 
-    fn of(names: &[&str], size: &str) -> Self {
+    pub(crate) fn of(names: &[&str], size: &str) -> Self {
         let scratch = Scratch::new();
         let directories: Vec<_> = names.iter().map(|name| scratch.path().join(name)).collect();
         Self::new(&directories, scratch, size)
     }
 
-    fn with(mut self, name: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.envs.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    fn node(&self) -> Node {
+    pub(crate) fn node(&self) -> Node {
         let envs: Vec<_> = self.envs.iter().map(|(name, value)| (&**name, &**value)).collect();
         let node = Node::start(&["-m", "64"], &envs);
         node.wait_healthy();
         node
     }
 
-    fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 }
 
-fn health(node: &Node) -> (u16, String) {
+pub(crate) fn health(node: &Node) -> (u16, String) {
     let answer = node.get("/health");
     (answer.status, answer.text().to_owned())
 }
 
 /// Waits until the node is degraded and says this.
 #[track_caller]
-fn is_told(node: &Node, says: &[&str]) {
+pub(crate) fn is_told(node: &Node, says: &[&str]) {
     let began = Instant::now();
     let told = wait_for(Duration::from_secs(20), || {
         let (status, text) = health(node);
@@ -81,12 +82,12 @@ fn is_told(node: &Node, says: &[&str]) {
 }
 
 #[track_caller]
-fn is_well_again(node: &Node) {
+pub(crate) fn is_well_again(node: &Node) {
     let well = wait_for(BACK, || health(node).1.contains("\"healthy\"").then_some(()));
     assert!(well.is_some(), "{:?}; {}", health(node), node.log());
 }
 
-fn in_service(node: &Node, directory: &Path) -> f64 {
+pub(crate) fn in_service(node: &Node, directory: &Path) -> f64 {
     let series = format!("elcache_disk_directory_in_service{{directory=\"{}\"}}", directory.display());
     node.metric(&series).expect("a series of the directory")
 }
@@ -96,11 +97,11 @@ fn size(node: &Node, directory: &Path) -> f64 {
     node.metric(&series).expect("a series of the directory")
 }
 
-fn target(number: u64) -> String {
+pub(crate) fn target(number: u64) -> String {
     format!("/cache/{number}")
 }
 
-const VALUE: usize = 100_000;
+pub(crate) const VALUE: usize = 100_000;
 
 /// What is there has the right bytes.
 #[track_caller]
@@ -179,17 +180,29 @@ fn three_directories_one_of_which_is_removed_under_load_and_brought_back() {
         assert!(is_right(number, &node.get(&target(number))), "{number} was written while two served");
     }
     // What it has missed it does not know; from now on it fills.
-    for number in 0..KEYS {
-        node.put(&target(number + KEYS), Content::new(number + KEYS).bytes(VALUE));
+    for number in 0..SMALL {
+        node.put(&small(number), Content::new(number).bytes(SMALL_VALUE));
     }
-    let added = size(&node, &dirs[1]);
-    let expected = (KEYS as usize * VALUE) as f64 / 3.0;
-    assert!((0.9..1.25).contains(&(added / expected)), "{added} bytes instead of {expected}");
     node.kill();
+    let third = (SMALL as usize * SMALL_VALUE) as f64 / 3.0;
+    let part = bytes(&dirs[1]) as f64 / third;
+    assert!((0.9..1.1).contains(&part), "it took {part} of a third");
     let node = place.node();
-    for number in 0..2 * KEYS {
+    for number in 0..KEYS {
         assert!(is_right(number, &node.get(&target(number))), "{number} is lost");
     }
+    for number in 0..SMALL {
+        let answer = node.get(&small(number)).expect(200);
+        assert!(Content::new(number).is(0, &answer.body), "wrong bytes of {number}");
+    }
+}
+
+/// As many as it takes for chance to leave a third a third.
+const SMALL: u64 = 9000;
+const SMALL_VALUE: usize = 20_000;
+
+fn small(number: u64) -> String {
+    format!("/cache/small/{number}")
 }
 
 #[test]
@@ -232,10 +245,10 @@ fn the_only_directory_is_removed_and_made_again() {
 }
 
 /// A file system of its own in memory, where tests may mount one.
-struct Tmpfs(PathBuf);
+pub(crate) struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    fn mount(path: PathBuf, size: &str) -> Option<Self> {
+    pub(crate) fn mount(path: PathBuf, size: &str) -> Option<Self> {
         std::fs::create_dir_all(&path).expect("a place for it");
         let options = format!("size={size}");
         let mounted = run("mount", &["-t", "tmpfs", "-o", &options, "none", path.to_str().expect("text")]);
@@ -252,7 +265,7 @@ impl Drop for Tmpfs {
     }
 }
 
-fn run(program: &str, args: &[&str]) -> bool {
+pub(crate) fn run(program: &str, args: &[&str]) -> bool {
     let status = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }
@@ -284,7 +297,7 @@ fn a_directory_whose_permissions_are_taken_away() {
     node.put("/cache/1", "another");
 }
 
-fn allow(path: &Path, mode: u32) {
+pub(crate) fn allow(path: &Path, mode: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("permissions");
 }
 
@@ -319,10 +332,10 @@ fn a_file_system_that_somebody_else_fills() {
 }
 
 /// What the kernel answers to a node, as long as this is there.
-struct Injected(Child);
+pub(crate) struct Injected(Child);
 
 impl Injected {
-    fn into(node: &Node, what: &[&str]) -> Option<Self> {
+    pub(crate) fn into(node: &Node, what: &[&str]) -> Option<Self> {
         let mut strace = Command::new("strace");
         strace.args(["-f", "-qq", "-o", "/dev/null"]);
         for what in what {

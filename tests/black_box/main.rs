@@ -5,10 +5,14 @@
 mod conditions;
 mod disk_admission;
 mod disk_capacity;
+mod disk_causes;
 mod disk_directories;
+mod disk_full;
 mod disk_kill;
+mod disk_others;
 mod disk_recovery;
 mod disk_restart;
+mod disk_sequences;
 mod disk_soak;
 mod disk_start;
 mod evictions;

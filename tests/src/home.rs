@@ -63,7 +63,7 @@ impl Home {
 
     /// What its files occupy, in bytes, as `du` counts.
     pub fn bytes(&self) -> u64 {
-        files(&self.dir()).iter().map(|(_, occupied)| occupied).sum()
+        bytes(&self.dir())
     }
 
     /// Its files with their content.
@@ -71,6 +71,11 @@ impl Home {
         let read = |path: PathBuf| std::fs::read(&path).map(|bytes| (path, bytes)).expect("a file of it");
         files(&self.dir()).into_iter().map(|(path, _)| read(path)).collect()
     }
+}
+
+/// What the files under a directory occupy, in bytes, as `du` counts.
+pub fn bytes(dir: &Path) -> u64 {
+    files(dir).iter().map(|(_, occupied)| occupied).sum()
 }
 
 /// The files under a directory and what they occupy, in order. Those that go in the meantime are left out.

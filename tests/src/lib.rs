@@ -10,6 +10,7 @@
 //! - [`content`]: bytes that can be checked anywhere without being kept;
 //! - [`home`]: a directory for a node's disk tier, which outlives the node;
 //! - [`random`]: numbers that a seed repeats;
+//! - [`latency`]: how long requests took;
 //! - [`load`]: clients that write, read and check at the same time;
 //! - [`scratch`]: a directory of a test's own.
 //!
@@ -23,6 +24,7 @@ pub mod content;
 pub mod curl;
 pub mod frames;
 pub mod home;
+pub mod latency;
 pub mod load;
 pub mod node;
 pub mod random;

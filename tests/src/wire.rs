@@ -80,6 +80,7 @@ impl Answer {
 /// A connection of a client.
 #[derive(Debug)]
 pub struct Connection {
+    address: SocketAddr,
     stream: TcpStream,
     read: Vec<u8>,
 }
@@ -91,12 +92,13 @@ impl Connection {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { stream, read: Vec::new() })
+        Ok(Self { address, stream, read: Vec::new() })
     }
 
     /// Another connection to the same server.
     pub fn again(&self) -> io::Result<Self> {
-        Self::open(self.stream.peer_addr()?)
+        // One that has been reset does not know its peer any more.
+        Self::open(self.address)
     }
 
     /// Waits for so long from now on.

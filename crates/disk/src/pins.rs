@@ -10,7 +10,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -22,7 +21,6 @@ use crate::index::{Index, Refused};
 #[derive(Default)]
 pub(crate) struct Pins {
     more: Mutex<HashMap<Name, u32>>,
-    lost: AtomicU64,
 }
 
 impl Pins {
@@ -57,7 +55,7 @@ impl Pins {
         let mut more = self.more.lock();
         let Some(before) = index.bury(name, place) else { return false };
         if before.pinned {
-            self.count_lost(&mut more, name);
+            *more.entry(*name).or_default() += 1;
         }
         true
     }
@@ -66,18 +64,8 @@ impl Pins {
     pub(crate) fn lose(&self, index: &Index, name: &Name, place: &Place) {
         let mut more = self.more.lock();
         if index.get(name).is_some_and(|entry| entry.place == *place && entry.pinned) && index.unpin(name) {
-            self.count_lost(&mut more, name);
+            *more.entry(*name).or_default() += 1;
         }
-    }
-
-    /// How often something was lost that somebody held.
-    pub(crate) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Acquire)
-    }
-
-    fn count_lost(&self, more: &mut HashMap<Name, u32>, name: &Name) {
-        *more.entry(*name).or_default() += 1;
-        self.lost.fetch_add(1, Ordering::AcqRel);
     }
 
     #[cfg(test)]
@@ -133,7 +121,6 @@ mod tests {
         index: Index,
         counts: BTreeMap<u8, u32>,
         entries: BTreeMap<u8, Entry>,
-        lost: u64,
         next: u32,
     }
 
@@ -141,7 +128,7 @@ mod tests {
         fn new() -> Self {
             let index = Index::new(1, &Budget::new(1 << 30)).unwrap();
             let (counts, entries) = (BTreeMap::new(), BTreeMap::new());
-            Self { pins: Pins::default(), index, counts, entries, lost: 0, next: 0 }
+            Self { pins: Pins::default(), index, counts, entries, next: 0 }
         }
 
         fn count(&self, n: u8) -> u32 {
@@ -171,9 +158,6 @@ mod tests {
         fn bury(&mut self, n: u8) {
             let Some(entry) = self.entries.get_mut(&n) else { return };
             assert!(self.pins.bury(&self.index, &[n; 16], &entry.place));
-            if entry.kind != Kind::Dead && self.counts.get(&n).is_some_and(|n| *n > 0) {
-                self.lost += 1;
-            }
             entry.kind = Kind::Dead;
         }
 
@@ -182,8 +166,6 @@ mod tests {
             for (n, entry) in &self.entries {
                 if entry.place.segment < floor {
                     self.pins.lose(&self.index, &[*n; 16], &entry.place);
-                    let held = self.counts.get(n).is_some_and(|count| *count > 0);
-                    self.lost += u64::from(held && entry.kind != Kind::Dead);
                 }
             }
             self.index.set_floor(floor);
@@ -210,7 +192,6 @@ mod tests {
                 let expected = pinned.get(&segment).copied().unwrap_or(0);
                 assert_eq!(self.index.live(segment).pinned, expected, "segment {segment}");
             }
-            assert_eq!(self.pins.lost(), self.lost);
         }
     }
 

@@ -5,6 +5,7 @@
 //! segment once more. A copy must not come behind a newer record of its name: whether there is one, and the appending itself,
 //! are one step under the lock of the log.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -122,11 +123,12 @@ pub(crate) async fn reclaim(disk: Arc<Disk>) {
     let mut in_vain = 0;
     let mut credit = Credit::new(&disk);
     let mut tries = Tries::default();
+    let mut left_alone = BTreeSet::new();
     loop {
         // An error is a time that has passed.
         let _ = timeout(ROUND, disk.reclaim.notified()).await;
         while disk.has_too_much(&mut over).await {
-            if disk.hollow_out(&mut credit).await {
+            if disk.hollow_out(&mut credit, &mut left_alone).await {
                 continue;
             }
             match disk.free_lowest(&mut credit, &mut tries).await {
@@ -176,25 +178,28 @@ impl Disk {
     }
 
     /// Gives a data file back of which little counts, if there is one: what has been replaced or deleted goes before what is merely old. Its log
-    /// stays until its turn comes, and with it the order of all records.
-    async fn hollow_out(self: &Arc<Self>, credit: &mut Credit) -> bool {
+    /// stays until its turn comes, and with it the order of all records. What cannot be emptied is `left_alone` from then on.
+    async fn hollow_out(self: &Arc<Self>, credit: &mut Credit, left_alone: &mut BTreeSet<u32>) -> bool {
+        let least = self.config.segment_bytes() / GAIN;
+        let most = if self.index.is_tight() { 0 } else { credit.for_segment(self, 0, false) };
         let counts = |segment: &Segment| self.index.live(segment.number).extents;
+        let hollow = |segment: &Segment| {
+            segment.data_bytes() > least && counts(segment) <= most.min(segment.data_bytes() / HOLLOW)
+        };
         let wins = |segment: &Segment| segment.data_bytes().saturating_sub(counts(segment));
-        let hollow = |segment: &Arc<Segment>| {
-            let least = self.config.segment_bytes() / GAIN;
-            segment.data_bytes() > least && counts(segment) <= segment.data_bytes() / HOLLOW
-        };
         let mut segments = self.segments.later();
-        segments.retain(hollow);
-        // What is on its way into one that is open does not count yet.
-        segments.retain(|segment| !self.state.lock().is_open(segment.number));
-        let Some(segment) = segments.iter().max_by_key(|segment| wins(segment)) else {
-            return false;
-        };
-        let counted = counts(segment);
-        if counted > 0 {
-            let room = !self.index.is_tight() && credit.for_segment(self, segment.bytes(), false) >= counted;
-            if !room || self.save(segment, Wanted::Extents).await.is_err() || counts(segment) > 0 {
+        left_alone.retain(|number| segments.iter().any(|segment| segment.number == *number));
+        segments.retain(|segment| hollow(segment) && !left_alone.contains(&segment.number));
+        {
+            // What is on its way into one that is open does not count yet.
+            let state = self.state.lock();
+            segments.retain(|segment| !state.failed && !state.is_open(segment.number));
+        }
+        let Some(segment) = segments.iter().max_by_key(|segment| wins(segment)) else { return false };
+        if counts(segment) > 0 {
+            let saved = self.save(segment, Wanted::Extents).await;
+            if saved.is_err() || counts(segment) > 0 {
+                left_alone.insert(segment.number);
                 return false;
             }
         }
@@ -259,6 +264,7 @@ impl Disk {
         }
         if !left.is_empty() && tries.another(segment.number, left.len()) >= ROUNDS {
             tracing::error!(segment = segment.number, "what unfinished uploads count on cannot be read");
+            self.counters.damaged.fetch_add(left.len() as u64, Ordering::Relaxed);
             left.iter().for_each(|(name, entry)| self.pins.lose(&self.index, name, &entry.place));
         }
         Ok(saved())

@@ -109,15 +109,19 @@ impl Disk {
     }
 
     async fn open_segment(&self, by: By) -> Result<(), Refusal> {
-        let above = self.segments.ends().map_or(Some(0), |(_, highest)| highest.checked_add(1));
-        let number = above.ok_or(Refusal::Failed)?.max(self.next_number.load(Ordering::Relaxed));
-        self.next_number.store(number.saturating_add(1), Ordering::Relaxed);
-        let segment = match self.create(number).await {
-            Ok(segment) => segment,
-            Err(error) => {
-                self.failed("a segment cannot be opened", &error);
-                // Recovery would take what is left of it for a segment without records.
-                let _ = self.remove_files(number).await;
+        let segment = loop {
+            let above = self.segments.ends().map_or(Some(0), |(_, highest)| highest.checked_add(1));
+            let number = above.ok_or(Refusal::Failed)?.max(self.next_number.load(Ordering::Relaxed));
+            self.next_number.store(number.saturating_add(1), Ordering::Relaxed);
+            let error = match self.create(number).await {
+                Ok(segment) => break segment,
+                Err(error) => error,
+            };
+            self.failed("a segment cannot be opened", &error);
+            // Recovery would take what is left of it for a segment without records.
+            let removed = self.remove_files(number).await;
+            // Files that somebody has copied here, which are none of this directory's: the next number is free.
+            if error.kind() != io::ErrorKind::AlreadyExists || removed.is_err() {
                 return Err(Refusal::Failed);
             }
         };

@@ -43,7 +43,7 @@ pub(crate) enum Why {
         /// Directories of the last epoch.
         all: usize,
     },
-    /// Two directories tell different sets of one epoch: they have gone on without each other.
+    /// They have gone on without each other: two tell different sets of one epoch, or sets that have nothing in common.
     Disputed,
 }
 
@@ -78,7 +78,9 @@ pub(crate) fn judge(directories: &[Option<Says>]) -> Verdict {
     let mut latest =
         directories.iter().flatten().filter(|says| says.epoch == epoch).map(|says| sorted(&says.set));
     let set = latest.next().unwrap_or_default();
-    let disputed = latest.any(|other| other != set);
+    // One that was left knew some of those that went on; one that knows none of them has begun anew without them.
+    let apart = |says: &Says| !says.set.iter().any(|id| set.contains(id));
+    let disputed = latest.any(|other| other != set) || directories.iter().flatten().any(apart);
     let here = directories.iter().flatten().filter(|says| set.contains(&says.id)).count();
     let fate = |says: &Option<Says>| match says {
         None => Fate::New,
@@ -161,6 +163,8 @@ mod tests {
             // They went on without one another.
             ("a2a b2b", &[DISPUTED, DISPUTED], false),
             ("a2ac b2bc c1abc", &[DISPUTED, DISPUTED, DISPUTED], false),
+            ("a4a b2b", &[DISPUTED, DISPUTED], false),
+            ("a4ab b4ab c2cd d2cd", &[DISPUTED, DISPUTED, DISPUTED, DISPUTED], false),
             ("a2a b2b -", &[DISPUTED, DISPUTED, New], false),
         ];
         for (directories, fates, settled) in cases {

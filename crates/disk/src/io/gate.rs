@@ -42,18 +42,40 @@ pub(crate) struct Gate {
     /// Told when it is shut.
     news: Notify,
     tick: AtomicU32,
-    /// What is under way, by the tick in which it began.
-    begun: [AtomicU32; TICKS],
+    lanes: [Lane; LANES],
     under_way: AtomicUsize,
     bytes: AtomicU64,
+    reads_failed: AtomicU32,
+}
+
+/// Operations of one kind. What becomes of one kind says nothing of the others: what the page cache has is read from a disk that
+/// has gone, and a file system may let nobody write and everybody read.
+struct Lane {
+    /// What is under way, by the tick in which it began.
+    begun: [AtomicU32; TICKS],
     /// The tick in which something last ended.
     ended: AtomicU32,
-    reads_failed: AtomicU32,
+}
+
+/// Reads and writes, through the page cache and past it, and all else.
+const LANES: usize = 5;
+const REST: usize = 4;
+
+/// The lane of an operation.
+fn lane(action: Action, direct: bool) -> usize {
+    match (action, direct) {
+        (Action::Read, false) => 0,
+        (Action::Read, true) => 1,
+        (Action::Write, false) => 2,
+        (Action::Write, true) => 3,
+        (Action::Sync, _) => REST,
+    }
 }
 
 /// Counts an operation for as long as it is under way: whoever performs it holds this until the kernel is done.
 pub struct Ticket {
     gate: Arc<Gate>,
+    lane: usize,
     begun: usize,
     bytes: u64,
 }
@@ -61,9 +83,11 @@ pub struct Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let gate = &self.gate;
-        gate.ended.store(gate.tick.load(Ordering::Relaxed), Ordering::Relaxed);
-        if let Some(begun) = gate.begun.get(self.begun) {
-            begun.fetch_sub(1, Ordering::Relaxed);
+        if let Some(lane) = gate.lanes.get(self.lane) {
+            lane.ended.store(gate.tick.load(Ordering::Relaxed), Ordering::Relaxed);
+            if let Some(begun) = lane.begun.get(self.begun) {
+                begun.fetch_sub(1, Ordering::Relaxed);
+            }
         }
         gate.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         gate.under_way.fetch_sub(1, Ordering::SeqCst);
@@ -113,10 +137,9 @@ impl Gate {
             why: Mutex::default(),
             news: Notify::new(),
             tick: AtomicU32::new(0),
-            begun: [const { AtomicU32::new(0) }; TICKS],
+            lanes: [const { Lane::new() }; LANES],
             under_way: AtomicUsize::new(0),
             bytes: AtomicU64::new(0),
-            ended: AtomicU32::new(0),
             reads_failed: AtomicU32::new(0),
         })
     }
@@ -156,9 +179,10 @@ impl Gate {
         let tick = self.tick.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         let ticks = (limit.as_millis() / TICK.as_millis()) as u32;
         // What began so long ago would pass for new.
-        let ancient = self.begun.get(slot(tick)).is_some_and(|begun| begun.load(Ordering::Relaxed) > 0);
+        let ancient = self.lanes.iter().any(|lane| lane.has_begun(tick));
         if ancient || self.is_late(ticks) {
-            let seconds = if ancient { TICKS as u32 } else { self.age() } / 10;
+            let age = self.lanes.iter().map(|lane| lane.age(tick)).max().unwrap_or(0);
+            let seconds = if ancient { TICKS as u32 } else { age } / 10;
             self.shut(&format!("an operation has been under way for {seconds} s"));
         }
     }
@@ -168,39 +192,30 @@ impl Gate {
         self.is_late(SLOW)
     }
 
-    /// Whether something has been under way for more than so many ticks: and nothing has ended in that time, or not even a slow
-    /// disk would need that long for all that it was given.
+    /// Whether something has been under way for more than so many ticks: and nothing of its kind has ended in that time, or not
+    /// even a slow disk would need that long for all that it was given.
     fn is_late(&self, ticks: u32) -> bool {
-        let age = self.age();
-        if age <= ticks {
-            return false;
-        }
-        let silent = self.tick.load(Ordering::Relaxed).wrapping_sub(self.ended.load(Ordering::Relaxed));
-        let allowed = self.bytes.load(Ordering::Relaxed) / BYTES_A_TICK;
-        silent > ticks || u64::from(age) > u64::from(ticks) + allowed
-    }
-
-    /// How many ticks ago the oldest operation began that is under way.
-    fn age(&self) -> u32 {
         let tick = self.tick.load(Ordering::Relaxed);
-        let begun = |age: &u32| {
-            let begun = self.begun.get(slot(tick.wrapping_sub(*age)));
-            begun.is_some_and(|begun| begun.load(Ordering::Relaxed) > 0)
-        };
-        if self.under_way() == 0 { 0 } else { (0..TICKS as u32).rev().find(begun).unwrap_or(0) }
+        let allowed = self.bytes.load(Ordering::Relaxed) / BYTES_A_TICK;
+        self.under_way() > 0
+            && self.lanes.iter().any(|lane| {
+                let age = lane.age(tick);
+                let silent = tick.wrapping_sub(lane.ended.load(Ordering::Relaxed));
+                age > ticks && (silent > ticks || u64::from(age) > u64::from(ticks) + allowed)
+            })
     }
 
     /// Lets something begin; nothing when it is shut.
-    fn enter(self: &Arc<Self>, bytes: usize) -> io::Result<Ticket> {
+    fn enter(self: &Arc<Self>, lane: usize, bytes: usize) -> io::Result<Ticket> {
         let begun = slot(self.tick.load(Ordering::Relaxed));
         let bytes = bytes as u64;
         // Counted before it looks whether it may: who has shut it and counts nothing knows that nothing will begin.
         self.under_way.fetch_add(1, Ordering::SeqCst);
-        if let Some(begun) = self.begun.get(begun) {
+        if let Some(begun) = self.lanes.get(lane).and_then(|lane| lane.begun.get(begun)) {
             begun.fetch_add(1, Ordering::Relaxed);
         }
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let ticket = Ticket { gate: Arc::clone(self), begun, bytes };
+        let ticket = Ticket { gate: Arc::clone(self), lane, begun, bytes };
         if self.is_shut() { Err(is_shut()) } else { Ok(ticket) }
     }
 
@@ -238,8 +253,24 @@ impl Gate {
     }
 }
 
-/// Whether an error says nothing against the directory: there is no room, the process lacks something, or what was to be
-/// removed is not there.
+impl Lane {
+    const fn new() -> Self {
+        Self { begun: [const { AtomicU32::new(0) }; TICKS], ended: AtomicU32::new(0) }
+    }
+
+    /// Whether something is under way that began in this tick.
+    fn has_begun(&self, tick: u32) -> bool {
+        self.begun.get(slot(tick)).is_some_and(|begun| begun.load(Ordering::Relaxed) > 0)
+    }
+
+    /// How many ticks ago the oldest operation began that is under way.
+    fn age(&self, tick: u32) -> u32 {
+        (0..TICKS as u32).rev().find(|age| self.has_begun(tick.wrapping_sub(*age))).unwrap_or(0)
+    }
+}
+
+/// Whether an error says nothing against the directory: there is no room, the process lacks something, what was to be removed is
+/// not there, or what was to be made is.
 fn is_harmless(call: Call, error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
@@ -250,6 +281,7 @@ fn is_harmless(call: Call, error: &io::Error) -> bool {
         | io::ErrorKind::Interrupted
         | io::ErrorKind::WouldBlock => true,
         io::ErrorKind::NotFound => call == Call::Remove,
+        io::ErrorKind::AlreadyExists => call == Call::Open,
         _ => matches!(error.raw_os_error(), Some(ENFILE | EMFILE)),
     }
 }
@@ -274,7 +306,7 @@ impl Gated {
     }
 
     fn call<T>(&self, call: Call, perform: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let _ticket = self.gate.enter(0)?;
+        let _ticket = self.gate.enter(REST, 0)?;
         let result = perform();
         self.gate.saw(call, &result);
         result
@@ -292,7 +324,8 @@ impl Device for Gated {
             Action::Write => Call::Write,
             Action::Sync => Call::Sync,
         };
-        match self.gate.enter(operation.memory.len()) {
+        let lane = lane(operation.action, operation.file.direct);
+        match self.gate.enter(lane, operation.memory.len()) {
             Ok(ticket) => operation.ticket = Some(ticket),
             Err(error) => {
                 let done = Done { result: Err(error), memory: operation.memory };

@@ -46,6 +46,10 @@ pub enum Call {
     SyncDirectory,
 }
 
+const ENOENT: i32 = 2;
+const EIO: i32 = 5;
+const EROFS: i32 = 30;
+
 /// How often an operation that hangs looks whether it may go on.
 const HANGS: Duration = Duration::from_millis(20);
 
@@ -69,8 +73,14 @@ pub struct Faults {
     pub broken: Option<i32>,
     /// Operations do not end as long as this is so.
     pub hangs: bool,
+    /// The same of writes alone.
+    pub writes_hang: bool,
     /// The file system can only be read.
     pub read_only: bool,
+    /// Every call of this kind fails with EIO.
+    pub failing: Option<Call>,
+    /// The directories are gone, and with them all names: what is open is read and written as before.
+    pub gone: bool,
 }
 
 impl Default for Faults {
@@ -84,7 +94,10 @@ impl Default for Faults {
             capacity: 1 << 40,
             broken: None,
             hangs: false,
+            writes_hang: false,
             read_only: false,
+            failing: None,
+            gone: false,
         }
     }
 }
@@ -122,9 +135,21 @@ impl Sim {
         self.state.lock().faults = faults;
     }
 
+    /// All is well from now on.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.faults = Faults::default();
+        state.failures.clear();
+    }
+
     /// Lets the `nth` call of a kind from now fail, 0 being the next, with an error number of the system; once.
     pub fn fail(&self, call: Call, nth: u64, errno: i32) {
         self.state.lock().failures.push((call, nth, errno));
+    }
+
+    /// Everything in it is removed. What is open is there until it is closed.
+    pub fn remove_all(&self) {
+        self.state.lock().disk.remove_all();
     }
 
     /// Turns around bits of a byte of a file behind everybody's back.
@@ -166,10 +191,10 @@ impl Device for Sim {
         let (answer, pending) = answer();
         let mut state = self.state.lock();
         let mark = state.disk.mark();
-        if state.faults.hangs {
+        if state.hangs(operation.action) {
             let state = Arc::clone(&self.state);
             tokio::spawn(async move {
-                while state.lock().hangs() {
+                while state.lock().hangs(operation.action) {
                     tokio::time::sleep(HANGS).await;
                 }
                 let result = state.lock().perform(&mut operation, mark);
@@ -243,8 +268,8 @@ impl Device for Sim {
 
     fn space(&self, _directory: &Path) -> io::Result<Space> {
         let state = self.state.lock();
-        let Faults { capacity: total, broken, read_only, .. } = state.faults;
-        if let Some(errno) = broken {
+        let Faults { capacity: total, broken, read_only, gone, .. } = state.faults;
+        if let Some(errno) = broken.or(gone.then_some(ENOENT)) {
             return Err(io::Error::from_raw_os_error(errno));
         }
         Ok(Space { total, available: total.saturating_sub(state.disk.used()), read_only })
@@ -257,10 +282,14 @@ impl State {
         if self.is_off {
             return Err(io::Error::other("the power is off"));
         }
-        const EROFS: i32 = 30;
-        const EIO: i32 = 5;
+        let Faults { broken, read_only, failing, gone, .. } = self.faults;
         let reads = matches!(call, Call::Read | Call::Open | Call::List | Call::Sync | Call::SyncDirectory);
-        let mut failure = self.faults.broken.or((self.faults.read_only && !reads).then_some(EROFS));
+        let names =
+            matches!(call, Call::Open | Call::Remove | Call::Rename | Call::List | Call::SyncDirectory);
+        let mut failure = broken
+            .or((failing == Some(call)).then_some(EIO))
+            .or((gone && names).then_some(ENOENT))
+            .or((read_only && !reads).then_some(EROFS));
         let likely = match call {
             Call::Read => self.faults.failing_reads,
             Call::Write => self.faults.failing_writes,
@@ -284,8 +313,9 @@ impl State {
     }
 
     /// Whether what has been begun goes on hanging: not for ever after the power is off.
-    fn hangs(&self) -> bool {
-        self.faults.hangs && !self.is_off
+    fn hangs(&self, action: Action) -> bool {
+        let hangs = self.faults.hangs || (self.faults.writes_hang && action == Action::Write);
+        hangs && !self.is_off
     }
 
     fn number(&self, file: &File) -> io::Result<u64> {

@@ -89,7 +89,7 @@ impl Rack {
         value.put(disks, &self.world.arena).await.map(|()| value)
     }
 
-    async fn fill(&self, disks: &Arc<Disks>, count: u64, from: u64) -> Vec<Value> {
+    pub(super) async fn fill(&self, disks: &Arc<Disks>, count: u64, from: u64) -> Vec<Value> {
         let mut values = Vec::new();
         for n in 0..count {
             let shape = [Shape::Borrowed(100), Shape::Filled(40_000), Shape::Chunks(3, 500)][n as usize % 3];
@@ -100,7 +100,7 @@ impl Rack {
 }
 
 /// Waits until it is so.
-async fn until(limit: Duration, what: &str, mut is: impl FnMut() -> bool) -> Duration {
+pub(super) async fn until(limit: Duration, what: &str, mut is: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !is() {
         assert!(began.elapsed() < limit, "{what} not so after {limit:?}");
@@ -109,19 +109,19 @@ async fn until(limit: Duration, what: &str, mut is: impl FnMut() -> bool) -> Dur
     began.elapsed()
 }
 
-const SOON: Duration = Duration::from_secs(2);
-const LATER: Duration = Duration::from_secs(30);
+pub(super) const SOON: Duration = Duration::from_secs(2);
+pub(super) const LATER: Duration = Duration::from_secs(30);
 
-fn in_service(disks: &Disks) -> Vec<bool> {
+pub(super) fn in_service(disks: &Disks) -> Vec<bool> {
     disks.directories().iter().map(|directory| directory.in_service).collect()
 }
 
-fn troubles(disks: &Disks) -> String {
+pub(super) fn troubles(disks: &Disks) -> String {
     disks.condition().troubles.join("; ")
 }
 
 /// How many of them are there whole; the others are missed, and none is wrong.
-async fn there(disks: &Arc<Disks>, values: &[Value]) -> usize {
+pub(super) async fn there(disks: &Arc<Disks>, values: &[Value]) -> usize {
     let mut there = 0;
     for value in values {
         match timeout(LATER, value.get(disks)).await.expect("an answer") {
@@ -244,7 +244,10 @@ const HEALTHY: Faults = Faults {
     capacity: 1 << 40,
     broken: None,
     hangs: false,
+    writes_hang: false,
     read_only: false,
+    failing: None,
+    gone: false,
 };
 
 /// Clients that write and read while a directory fails. Nobody waits for ever, reads are right, and it is said within two seconds.
@@ -295,6 +298,42 @@ async fn whatever_fails_is_told_at_once_and_holds_nobody_up() {
             }
         }
     }
+}
+
+/// Reads went on, and much was under way: the disk passed for a slow one that has much to do, for as many seconds as there were
+/// tens of megabytes, and nobody was told.
+#[tokio::test(start_paused = true)]
+async fn writes_that_do_not_end_are_told_while_reads_go_on() {
+    let mut rack = Rack::of(World::with(|config| config.segment_bytes = Some(256 << 20)), 2, 1);
+    let disks = rack.open().await;
+    let values = rack.fill(&disks, 60, 1).await;
+    rack.sims[0].set_faults(Faults { writes_hang: true, ..HEALTHY });
+    let mut writers = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let (disks, arena) = (Arc::clone(&disks), Arc::clone(&rack.world.arena));
+        writers.spawn(async move {
+            let began = Instant::now();
+            let value = Value::new(&key(&format!("large {n}")), 1000 + n, Shape::Filled(500_000));
+            _ = value.put(&disks, &arena).await;
+            began.elapsed()
+        });
+    }
+    let reader = {
+        let disks = Arc::clone(&disks);
+        tokio::spawn(async move {
+            loop {
+                there(&disks, &values).await;
+                sleep(Duration::from_millis(100)).await;
+            }
+        })
+    };
+    until(SOON, "", || troubles(&disks).contains("/disk0: it does not answer")).await;
+    until(Duration::from_secs(10), "", || !in_service(&disks)[0]).await;
+    let longest = writers.join_all().await.into_iter().max().unwrap();
+    assert!(longest < Duration::from_secs(12), "{longest:?}");
+    reader.abort();
+    rack.sims[0].set_faults(HEALTHY);
+    until(LATER, "", || in_service(&disks)[0] && troubles(&disks).is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -27,7 +27,7 @@ struct Cell {
 }
 
 #[derive(Clone)]
-struct Model {
+pub(super) struct Model {
     cells: Arc<Vec<Mutex<Cell>>>,
     sequence: Arc<AtomicU64>,
     /// Look-ups that found a value.
@@ -35,7 +35,7 @@ struct Model {
 }
 
 impl Model {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let cell = |n| Mutex::new(Cell { key: key(&format!("key {n}")), may_be: Vec::new() });
         Self {
             cells: Arc::new((0..KEYS).map(cell).collect()),
@@ -54,13 +54,7 @@ impl Model {
                 }
             }
             1..=3 => {
-                let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-                let shape = match dice.below(3) {
-                    0 => Shape::Borrowed(dice.below(2000) as usize),
-                    1 => Shape::Filled(33_000 + dice.below(40_000) as usize),
-                    _ => Shape::Chunks(2, 1 + dice.below(1000) as usize),
-                };
-                let value = Value::new(&cell.key, sequence, shape);
+                let value = self.value(&cell.key, dice);
                 let put = value.put(disks, &world.arena).await;
                 if put.is_ok() {
                     cell.may_be.clear();
@@ -87,8 +81,45 @@ impl Model {
         cell.may_be = vec![value];
     }
 
+    /// Looks at all of them; how many are there whole.
+    pub(super) async fn check_all(&self, disks: &Arc<Disks>) -> u64 {
+        let before = self.hits.load(Ordering::Relaxed);
+        for cell in self.cells.iter() {
+            self.check(disks, &mut *cell.lock().await).await;
+        }
+        self.hits.load(Ordering::Relaxed) - before
+    }
+
+    /// Writes all of them; how many that are.
+    pub(super) async fn write_all(&self, disks: &Arc<Disks>, world: &World, dice: &mut Dice) -> u64 {
+        for cell in self.cells.iter() {
+            let mut cell = cell.lock().await;
+            let value = self.value(&cell.key, dice);
+            assert_eq!(value.put(disks, &world.arena).await, Ok(()), "{:?}", cell.key);
+            cell.may_be = vec![value];
+        }
+        KEYS
+    }
+
+    /// A new value for a key.
+    fn value(&self, key: &Key, dice: &mut Dice) -> Value {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        let shape = match dice.below(3) {
+            0 => Shape::Borrowed(dice.below(2000) as usize),
+            1 => Shape::Filled(33_000 + dice.below(40_000) as usize),
+            _ => Shape::Chunks(2, 1 + dice.below(1000) as usize),
+        };
+        Value::new(key, sequence, shape)
+    }
+
     /// Clients at work for a while.
-    fn work(&self, disks: &Arc<Disks>, world: &World, dice: &mut Dice, millis: u64) -> JoinSet<()> {
+    pub(super) fn work(
+        &self,
+        disks: &Arc<Disks>,
+        world: &World,
+        dice: &mut Dice,
+        millis: u64,
+    ) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         for _ in 0..CLIENTS {
             let (model, disks, world) = (self.clone(), Arc::clone(disks), world.clone());
@@ -131,20 +162,21 @@ async fn live(seed: u64, durability: Durability) -> u64 {
     let count = 1 + dice.below(3) as usize;
     let mut rack = Rack::of(World::durable(durability), count, seed);
     let model = Model::new();
+    // Always the same: whoever starts with one part and then with another alone may find old values.
+    let absent = dice.below(count as u64) as usize;
     for life in 0..6 {
-        rack.sims.iter().for_each(|sim| sim.set_faults(Faults::default()));
-        if rack.sims.len() < 4 && dice.below(8) == 0 {
+        rack.sims.iter().for_each(|sim| sim.heal());
+        let grows = rack.sims.len() < 4 && dice.below(8) == 0;
+        if grows {
             rack.sims.push(Arc::new(Sim::new(dice.next())));
         }
-        if life > 0 && rack.sims.len() > 1 && dice.below(3) == 0 {
-            // One is not there at the start; before the first it would be of no node.
-            let missing = dice.below(rack.sims.len() as u64) as usize;
-            rack.sims[missing].set_faults(Faults { broken: Some(5), ..Faults::default() });
+        if life > 0 && rack.sims.len() > 1 && !grows && dice.below(3) == 0 {
+            // One is not there at the start. (Where those that are there are all new, they become a node of their own, and that one is
+            // refused from then on.)
+            rack.sims[absent].set_faults(Faults { broken: Some(5), ..Faults::default() });
         }
         let disks = rack.open().await;
-        for cell in model.cells.iter() {
-            model.check(&disks, &mut *cell.lock().await).await;
-        }
+        model.check_all(&disks).await;
         let millis = 1000 + dice.below(40_000);
         let mut clients = model.work(&disks, &rack.world, &mut dice, millis);
         for _ in 0..dice.below(8) {
@@ -153,16 +185,14 @@ async fn live(seed: u64, durability: Durability) -> u64 {
         }
         if dice.below(2) == 0 {
             // All is well in the end, and everything comes back.
-            rack.sims.iter().for_each(|sim| sim.set_faults(Faults::default()));
+            rack.sims.iter().for_each(|sim| sim.heal());
             while let Some(client) = clients.join_next().await {
                 client.unwrap();
             }
             sleep(Duration::from_secs(30)).await;
             let troubles = disks.condition().troubles;
             assert!(troubles.is_empty(), "seed {seed}: {troubles:?}");
-            for cell in model.cells.iter() {
-                model.check(&disks, &mut *cell.lock().await).await;
-            }
+            model.check_all(&disks).await;
         }
         if dice.below(2) == 0 {
             let closed = timeout(Duration::from_secs(60), disks.close()).await;

@@ -11,6 +11,7 @@ mod model;
 mod reclaim;
 mod refused;
 mod scrub;
+mod sequences;
 mod small;
 pub(crate) mod support;
 mod traces;

@@ -171,6 +171,7 @@ async fn chunks_that_cannot_be_read_at_all_go_and_are_not_missed_in_silence() {
     let mut sequence = 10_000;
     fill(&tier, &world, 2.0, &mut sequence).await;
     sim.set_faults(Faults::default());
+    assert!(tier.report().damaged > 0);
     assert_eq!(slow.commit(&tier, first).await, Err(Refusal::Failed));
     // Whoever held what is lost lets go of it, and nothing of what has come in its place.
     let again = slow.stage(&tier, &world.arena).await.unwrap();

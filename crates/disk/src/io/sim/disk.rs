@@ -69,6 +69,11 @@ impl Disk {
         Ok(())
     }
 
+    pub(super) fn remove_all(&mut self) {
+        let all: Vec<_> = self.names.iter().map(|(path, file)| (path.clone(), *file)).collect();
+        all.into_iter().for_each(|(path, file)| self.name(Naming { from: Some(path), to: None, file }));
+    }
+
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let file = self.find(from)?;
         self.name(Naming { from: Some(from.to_owned()), to: Some(to.to_owned()), file });
