@@ -3,6 +3,8 @@
 use bytes::Bytes;
 
 use crate::digest::Digest;
+use crate::key::KeyHash;
+use crate::tier::Owner;
 use crate::tree;
 
 /// Orders the writes of one key: first by the view under which a write was accepted, then by the sequence number
@@ -44,6 +46,8 @@ pub struct Metadata {
     pub digest: Digest,
     /// Which write of the key this is.
     pub version: Version,
+    /// The version that was reserved for it before it was committed, if its pages were written before that: they are under this one.
+    pub draft: Option<Version>,
     /// When it was written, in milliseconds since 1970.
     pub modified_ms: u64,
     /// From when on it is gone, in milliseconds since 1970.
@@ -69,6 +73,7 @@ impl Metadata {
             size,
             digest,
             version,
+            draft: None,
             modified_ms,
             expires_ms: None,
             flags: 0,
@@ -83,6 +88,11 @@ impl Metadata {
     /// True when its time to live is over.
     pub fn expired(&self, now_ms: u64) -> bool {
         self.expires_ms.is_some_and(|at| at <= now_ms)
+    }
+
+    /// What its pages are addressed by, and its chunks are kept for.
+    pub fn owner(&self, key: KeyHash) -> Owner {
+        Owner { key, version: self.draft.unwrap_or(self.version) }
     }
 
     /// The number of its chunks.
@@ -199,6 +209,16 @@ mod tests {
         assert_eq!(builder.push("x", &vec![0; 65_536]), Err(HeadersTooLarge));
         while builder.push("x", &[0; 1000]).is_ok() {}
         assert!(builder.finish().as_bytes().len() <= MAX_KEPT_HEADERS_LEN);
+    }
+
+    #[test]
+    fn the_pages_of_a_value_are_under_its_draft_if_it_has_one() {
+        let version = |sequence| Version { view: 1, sequence };
+        let plain = Metadata::new(0, Digest([0; 32]), version(5), 0);
+        let drafted = Metadata { draft: Some(version(3)), ..plain.clone() };
+        let key = KeyHash([9; 16]);
+        assert_eq!(plain.owner(key), Owner { key, version: version(5) });
+        assert_eq!(drafted.owner(key), Owner { key, version: version(3) });
     }
 
     #[test]

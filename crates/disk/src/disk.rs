@@ -20,9 +20,9 @@ use crate::index::entry::{Entry, Kind, Name};
 use crate::io::{Device, Gate};
 use crate::log::{Append, By, Failed, Need, Open, Outcome, State};
 use crate::pace::Pace;
+use crate::pins::Pins;
 use crate::segment::{Segment, Segments};
 use crate::sums::SumsCache;
-use crate::tally::Tally;
 use crate::wear::Wear;
 
 /// Bytes of records that may wait to be written.
@@ -112,8 +112,8 @@ pub(crate) struct Disk {
     /// The segment that is being reclaimed, or was last.
     pub(crate) condemned: AtomicU32,
     pub(crate) pace: Arc<Pace>,
-    /// Chunks that unfinished uploads count on: reclaiming never lets go of these.
-    pub(crate) pins: Arc<Tally>,
+    /// What unfinished uploads count on: reclaiming never lets go of it.
+    pub(crate) pins: Pins,
     /// A faster tier, once it is known: what it has is in use.
     pub(crate) above: OnceLock<Weak<dyn Above>>,
     pub(crate) budget: Arc<Budget>,
@@ -175,7 +175,7 @@ impl Disk {
             freed: watch::Sender::new(()),
             condemned: AtomicU32::new(0),
             pace,
-            pins: Arc::default(),
+            pins: Pins::default(),
             above: OnceLock::new(),
             budget,
             next_number: AtomicU32::new(1),
@@ -324,7 +324,7 @@ impl Disk {
     /// What is at this place does not verify: it is not looked at again.
     pub(crate) fn bury(&self, name: &Name, entry: &Entry) {
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-        if self.index.bury(name, &entry.place) {
+        if self.pins.bury(&self.index, name, &entry.place) {
             tracing::warn!(segment = entry.place.segment, "a record does not verify and is dropped");
         }
     }

@@ -34,7 +34,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use census::Census;
 pub(crate) use census::Live;
-use entry::{Entry, HOT, Name, Packed, Place};
+use entry::{Entry, HOT, Kind, Name, Packed, Place};
 use stripe::{Mixer, PRELOAD, Stripe};
 
 const STRIPE_BITS: u32 = 6;
@@ -125,13 +125,38 @@ impl Index {
         })
     }
 
-    /// Sets what is known of a name and gives back what was known before. An entry below the floor is gone at once. Where the
-    /// budget has no room, the spare memory has.
+    /// Pins what is known of a name; false when there is nothing, or when it is pinned already.
+    pub(crate) fn pin(&self, name: &Name) -> bool {
+        self.set_pinned(name, true)
+    }
+
+    /// Takes a name's pin away; false when it has none.
+    pub(crate) fn unpin(&self, name: &Name) -> bool {
+        self.set_pinned(name, false)
+    }
+
+    fn set_pinned(&self, name: &Name, pinned: bool) -> bool {
+        let mut spot = self.find(name);
+        let Some(entry) = spot.entry.filter(|entry| entry.kind != Kind::Dead && entry.pinned != pinned)
+        else {
+            return false;
+        };
+        if let Some(packed) = spot.at(&entry.place) {
+            packed.set_pinned(pinned);
+            // An entry that stays needs no room.
+            self.census.lock().change(Some(&entry), Some(&Entry { pinned, ..entry }));
+        }
+        true
+    }
+
+    /// Sets what is known of a name and gives back what was known before. What was pinned stays so. An entry below the floor is gone at
+    /// once. Where the budget has no room, the spare memory has.
     pub(crate) fn put(&self, name: &Name, entry: &Entry) -> Result<Option<Entry>, Refused> {
         loop {
             let spot = self.find(name);
             let before = spot.entry;
-            match self.store(spot, name, entry) {
+            let pinned = entry.pinned || before.is_some_and(|before| before.pinned);
+            match self.store(spot, name, &Entry { pinned, ..*entry }) {
                 Err(Refused::Full) if self.draw() => {}
                 stored => return stored.map(|()| before),
             }
@@ -190,11 +215,12 @@ impl Index {
         Ok(new)
     }
 
-    /// Makes a name dead if it is at this place still; whether it was.
-    pub(crate) fn bury(&self, name: &Name, place: &Place) -> bool {
+    /// Makes a name dead if it is at this place still; what was known of it then.
+    pub(crate) fn bury(&self, name: &Name, place: &Place) -> Option<Entry> {
         let mut spot = self.find(name);
-        let Some(entry) = spot.entry else { return false };
-        spot.at(place).map(|packed| self.kill(packed, &entry)).is_some()
+        let entry = spot.entry?;
+        spot.at(place).map(|packed| self.kill(packed, &entry))?;
+        Some(entry)
     }
 
     /// Forgets a name and gives back what was known of it.

@@ -12,7 +12,7 @@
 //! - `space`: segments are opened and freed. `segment`: all segments that can be read.
 //! - `reclaim`: the task that frees the oldest segments, and first saves what is in use. `walk`: a way through a log.
 //! - `scrub`: the task that looks for damage.
-//! - `tally`: names that are held: records on their way, and chunks of unfinished uploads.
+//! - `pins`: what unfinished uploads count on. `tally`: names of records that are on their way.
 //! - `recovery`: the index from what is on the disk.
 //! - `directory`: whose directory it is, and its lock. `name`, `sums`: names in the index; sums of extents, cached.
 //! - `format`: what stands on the disk, as functions between bytes and types.
@@ -36,6 +36,7 @@ pub mod io;
 mod log;
 mod name;
 mod pace;
+mod pins;
 mod reclaim;
 mod recovery;
 mod scrub;

@@ -337,13 +337,13 @@ impl State {
         self.current.is_none() && self.closing.is_empty()
     }
 
-    /// Gives a segment up that cannot be written: what waits for it has failed.
-    pub(crate) fn abandon(&mut self, number: u32) {
+    /// Gives a segment up that cannot be written: what waits for it has failed. How long its data file may have become.
+    pub(crate) fn abandon(&mut self, number: u32) -> Option<u64> {
         let is = |open: &Open| open.segment.number == number;
         let current = self.current.take_if(|open| is(open));
-        for open in self.closing.extract_if(.., |open| is(open)).chain(current) {
-            open.done.send_replace(Some(Err(Failed)));
-        }
+        let open = self.closing.extract_if(.., |open| is(open)).chain(current).next()?;
+        open.done.send_replace(Some(Err(Failed)));
+        Some(open.data_tail)
     }
 }
 
@@ -388,7 +388,7 @@ pub(crate) fn known(segment: u32, entry: &LogEntry<'_>) -> Option<Entry> {
     };
     let expires_s = entry.expires_ms.map_or(0, |ms| ms.div_ceil(1000).clamp(1, u32::MAX.into()) as u32);
     let place = Place { segment, file: in_file(entry.place) };
-    Some(Entry { kind, place, expires_s, used: false, heat: 0 })
+    Some(Entry { kind, place, expires_s, used: false, pinned: false, heat: 0 })
 }
 
 pub(crate) fn in_file(place: LogPlace) -> InFile {

@@ -36,6 +36,8 @@ const GAIN: u64 = 16;
 const HOLLOW: u64 = 4;
 /// More segments than this are too many files: space may have been given back within them, but they are there.
 const SEGMENTS_MAX: usize = 1024;
+/// So often what uploads count on may turn out to be unreadable before it is given up.
+const ROUNDS: u32 = 3;
 /// Bytes of copies that wait to be written.
 const WAITING: u64 = 1 << 20;
 /// Memory for one extent on its way: a chunk and its head.
@@ -43,7 +45,7 @@ pub(crate) const SCRATCH: u64 = (4 << 20) + (128 << 10);
 
 /// What is written again in one go over a segment.
 enum Wanted {
-    /// Chunks that unfinished uploads count on.
+    /// What unfinished uploads count on.
     Pinned,
     /// What is in use, up to so many bytes.
     InUse(u64),
@@ -87,6 +89,23 @@ impl Credit {
     }
 }
 
+/// How often as much of a segment could not be read.
+#[derive(Default)]
+struct Tries {
+    segment: u32,
+    left: usize,
+    count: u32,
+}
+
+impl Tries {
+    /// Counts one more, and says how many that are without any progress.
+    fn another(&mut self, segment: u32, left: usize) -> u32 {
+        let in_vain = self.segment == segment && self.left <= left;
+        *self = Self { segment, left, count: if in_vain { self.count + 1 } else { 1 } };
+        self.count
+    }
+}
+
 /// Copies that wait to be written.
 #[derive(Default)]
 struct Copies {
@@ -103,6 +122,7 @@ pub(crate) async fn reclaim(disk: Arc<Disk>) {
     let mut over = false;
     let mut in_vain = 0;
     let mut credit = Credit::new(&disk);
+    let mut tries = Tries::default();
     let mut left_alone = BTreeSet::new();
     loop {
         // An error is a time that has passed.
@@ -111,7 +131,7 @@ pub(crate) async fn reclaim(disk: Arc<Disk>) {
             if disk.hollow_out(&mut credit, &mut left_alone).await {
                 continue;
             }
-            match disk.free_lowest(&mut credit).await {
+            match disk.free_lowest(&mut credit, &mut tries).await {
                 Some(true) => in_vain = 0,
                 Some(false) => in_vain += 1,
                 None => sleep(PAUSE).await,
@@ -187,7 +207,7 @@ impl Disk {
     }
 
     /// Frees the oldest segment: whether that has won any space to speak of. `None` when it cannot go now.
-    async fn free_lowest(self: &Arc<Self>, credit: &mut Credit) -> Option<bool> {
+    async fn free_lowest(self: &Arc<Self>, credit: &mut Credit, tries: &mut Tries) -> Option<bool> {
         let tight = self.index.is_tight();
         let segment = self.segments.lowest()?;
         let rewritten = self.counters.rewritten.load(Ordering::Relaxed);
@@ -206,7 +226,7 @@ impl Disk {
             }
         }
         self.condemned.store(segment.number, Ordering::Release);
-        if !self.pins.is_empty() && self.save(&segment, Wanted::Pinned).await == Err(Refusal::Full) {
+        if !self.save_pinned(&segment, tries).await.unwrap_or(false) {
             return None;
         }
         if !tight {
@@ -218,6 +238,46 @@ impl Disk {
         self.free(&segment).await.ok()?;
         let rewritten = self.counters.rewritten.load(Ordering::Relaxed) - rewritten;
         Some(segment.bytes().saturating_sub(rewritten) > segment.bytes() / GAIN)
+    }
+
+    /// Writes again what uploads count on; false when the segment has to stay for it. What cannot be read, time after time, goes.
+    async fn save_pinned(
+        self: &Arc<Self>,
+        segment: &Arc<Segment>,
+        tries: &mut Tries,
+    ) -> Result<bool, Refusal> {
+        let saved = || self.index.live(segment.number).pinned == 0;
+        if saved() {
+            return Ok(true);
+        }
+        self.save(segment, Wanted::Pinned).await?;
+        if saved() {
+            return Ok(true);
+        }
+        // Their records do not verify, or they cannot be read themselves.
+        let mut left = Vec::new();
+        for (name, entry) in self.left_pinned(segment) {
+            let is_extent = matches!(entry.place.file, InFile::Bulk { .. });
+            if !(is_extent && self.copy_extent(&name, &entry).await?) {
+                left.push((name, entry));
+            }
+        }
+        if !left.is_empty() && tries.another(segment.number, left.len()) >= ROUNDS {
+            tracing::error!(segment = segment.number, "what unfinished uploads count on cannot be read");
+            self.counters.damaged.fetch_add(left.len() as u64, Ordering::Relaxed);
+            left.iter().for_each(|(name, entry)| self.pins.lose(&self.index, name, &entry.place));
+        }
+        Ok(saved())
+    }
+
+    /// What of a segment uploads count on, unless something newer is on its way that will take its place.
+    fn left_pinned(&self, segment: &Segment) -> Vec<(Name, Entry)> {
+        let stripes = 0..self.index.stripes();
+        let entries = stripes.flat_map(|stripe| self.index.in_segment(stripe, segment.number));
+        let mut pinned: Vec<_> = entries.filter(|(_, entry)| entry.pinned).collect();
+        let state = self.state.lock();
+        pinned.retain(|(name, _)| !state.underway.has(name));
+        pinned
     }
 
     /// Writes again what is wanted of a segment.
@@ -250,7 +310,7 @@ impl Disk {
             while let Some(step) = walk.step(end) {
                 if let Step::Record { at, len, record, .. } = step
                     && let Some((name, entry)) = self.in_force(segment, at, len, &record)
-                    && self.wants(wanted, &record, &name, &entry)
+                    && self.wants(wanted, &record, &entry)
                 {
                     self.copy(&name, &entry, &record, copies).await?;
                 }
@@ -275,9 +335,9 @@ impl Disk {
         counts.then_some((name, entry))
     }
 
-    fn wants(&self, wanted: &mut Wanted, record: &Record, name: &Name, entry: &Entry) -> bool {
+    fn wants(&self, wanted: &mut Wanted, record: &Record, entry: &Entry) -> bool {
         match wanted {
-            Wanted::Pinned => self.pins.has(name),
+            Wanted::Pinned => entry.pinned,
             Wanted::Extents => matches!(entry.place.file, InFile::Bulk { .. }),
             Wanted::InUse(left) => {
                 let bytes = entry.place.bytes();
@@ -329,21 +389,27 @@ impl Disk {
                     copies.settle().await?;
                 }
             }
-            InFile::Bulk { .. } => {
-                let _scratch = self.budget.take(SCRATCH).ok_or(Refusal::Full)?;
-                match self.read_extent(entry).await {
-                    Ok((head, blocks)) => self.write_copy(name, entry, head, blocks).await?,
-                    Err(broken) => {
-                        if broken == Broken::Damaged {
-                            self.bury(name, entry);
-                        }
-                        return Ok(());
-                    }
-                }
-            }
+            InFile::Bulk { .. } => return self.copy_extent(name, entry).await.map(|_| ()),
         }
         self.counters.rewritten.fetch_add(entry.place.bytes(), Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Writes an extent again; false when it cannot be read. An error: no more can be written now.
+    async fn copy_extent(self: &Arc<Self>, name: &Name, entry: &Entry) -> Result<bool, Refusal> {
+        let _scratch = self.budget.take(SCRATCH).ok_or(Refusal::Full)?;
+        match self.read_extent(entry).await {
+            Ok((head, blocks)) => self.write_copy(name, entry, head, blocks).await?,
+            Err(Broken::NoRoom) => return Err(Refusal::Full),
+            Err(broken) => {
+                if broken == Broken::Damaged {
+                    self.bury(name, entry);
+                }
+                return Ok(false);
+            }
+        }
+        self.counters.rewritten.fetch_add(entry.place.bytes(), Ordering::Relaxed);
+        Ok(true)
     }
 }
 

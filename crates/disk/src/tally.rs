@@ -12,6 +12,7 @@ use crate::index::entry::Name;
 pub(crate) struct Tally(Mutex<HashMap<Name, u32>>);
 
 impl Tally {
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.lock().is_empty()
     }

@@ -12,8 +12,8 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
 use elcache_core::tier::{
-    Above, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Refusal,
-    Reply, Root, Staged, Tier, TierName, Usage,
+    Above, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Refusal, Reply,
+    Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
@@ -32,8 +32,8 @@ use crate::index::sweep::{Cursor, Sweep};
 use crate::io::{Device, Gate};
 use crate::name;
 use crate::pace::Pace;
+use crate::pins::Pin;
 use crate::sums::SumsCache;
-use crate::tally::Held;
 use crate::{reclaim, recovery, scrub, writer};
 
 /// How often the keeper looks around.
@@ -267,15 +267,15 @@ impl Disk {
         let payload = data.payload();
         drop(data);
         // From now on reclaiming keeps it.
-        let pin = self.pins.hold(&name::of_chunk(&chunk));
+        let pin = Pin::new(self, &name::of_chunk(&chunk));
         self.write_chunk(&chunk, payload, subtrees).await?;
         Ok(Staged { chunk, hold: Box::new(pin) })
     }
 
     /// Counts on a chunk that is here already, unless that is among the oldest: it would soon have to be written again.
-    async fn share(&self, chunk: &ChunkRef) -> Option<Held> {
-        let pin = self.pins.hold(&name::of_chunk(chunk));
+    async fn share(self: &Arc<Self>, chunk: &ChunkRef) -> Option<Pin> {
         let name = name::of_chunk(chunk);
+        let pin = Pin::new(self, &name);
         let entry = self.index.get(&name)?;
         let source = self.source(chunk, &entry).ok()?;
         let condemned = self.condemned.load(Ordering::Acquire);
@@ -382,7 +382,7 @@ impl Disk {
     }
 
     async fn put_pages(self: &Arc<Self>, key: &Key, meta: &Metadata, pages: &[Bytes]) -> Result<(), Refusal> {
-        let owner = Owner { key: key.hash(), version: meta.version };
+        let owner = meta.owner(key.hash());
         for (number, page) in (0..).zip(pages) {
             self.put_page(&PageRef { owner, number }, page.clone().into(), meta.modified_ms).await?;
         }

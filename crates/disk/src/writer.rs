@@ -78,7 +78,7 @@ impl Disk {
             self.index.remove(name);
             return Ok(());
         };
-        let put = self.index.put(name, entry);
+        let put = self.pins.put(&self.index, name, entry);
         if self.index.is_tight() {
             self.reclaim.notify_one();
         }
@@ -103,19 +103,23 @@ impl Disk {
             Ok(()) => perform(&*self.device, &open.log, Action::Sync, 0, Memory::default()).await.map(|_| ()),
             Err(error) => Err(error),
         };
-        let mut state = self.state.lock();
-        state.abandon(segment);
-        if let Err(error) = synced {
-            state.failed = true;
-            drop(state);
-            self.failed(
+        let data_len = {
+            let mut state = self.state.lock();
+            state.failed |= synced.is_err();
+            state.abandon(segment)
+        };
+        match (synced, data_len) {
+            (Err(error), _) => self.failed(
                 "what could not be written cannot be taken back: the disk takes no more writes",
                 &error,
-            );
+            ),
+            // It is not to count as much as it might have come to have.
+            (Ok(()), Some(data_len)) => self.sealed(segment, good_len, data_len).await,
+            (Ok(()), None) => {}
         }
     }
 
-    /// The files of a sealed segment are cut to what is in them.
+    /// The files of a segment that is written no more are cut to what is in them.
     async fn sealed(&self, number: u32, log_len: u64, data_len: u64) {
         let Some(segment) = self.segments.get(number) else { return };
         let (device, data_path) = (Arc::clone(&self.device), self.directory.data(number));

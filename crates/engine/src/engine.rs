@@ -407,6 +407,7 @@ impl Engine {
             size,
             digest,
             version: Version { view: 0, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) },
+            draft: None,
             modified_ms: now_ms,
             expires_ms: lifetime_ms.map(|lifetime_ms| now_ms.saturating_add(lifetime_ms)),
             flags: options.flags,
@@ -464,7 +465,7 @@ async fn keep_copy(tier: &dyn Tier, key: &Key, meta: &Metadata, copy: &mut Sourc
         Source::Small(bytes) => NewBody::Borrowed(bytes),
         Source::Filled(filled) => NewBody::Filled(filled),
         Source::Chunks { pages, .. } => {
-            let owner = Owner { key: key.hash(), version: meta.version };
+            let owner = meta.owner(key.hash());
             (0..).zip(&pages).for_each(|(number, page)| tier.keep_page(&PageRef { owner, number }, page));
             NewBody::Elsewhere
         }

@@ -56,7 +56,7 @@ impl Value {
             Body::Here(data) => Bytes::Inline(data),
             Body::Apart(apart) => Bytes::Apart(apart),
             Body::Chunks(hold) => {
-                let owner = Owner { key: key.hash(), version: root.meta.version };
+                let owner = root.meta.owner(key.hash());
                 Bytes::Chunks { owner, _hold: hold }
             }
         };

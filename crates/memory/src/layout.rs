@@ -3,7 +3,8 @@
 //! ```text
 //! kind u8 | fields u8 | name length u16 | name
 //!   value, root:  digest 32 | sequence u64 | modified u48 | the fields that `fields` names, in this order:
-//!                 view u64 | size u64 | expires u64 | flags u32 | operation: length u8, bytes | headers: length u16, bytes
+//!                 view u64 | draft: view u64, sequence u64 | expires u64 | flags u32 | operation: length u8, bytes |
+//!                 headers: length u16, bytes; then, in a root alone: size u64
 //!   chunk:        its number in a value, u64
 //!   page:         nothing
 //! then the rest of the body: what is left of it behind its whole pages
@@ -38,7 +39,7 @@ impl Kind {
 }
 
 const VIEW: u8 = 1;
-const SIZE: u8 = 2;
+const DRAFT: u8 = 2;
 const EXPIRES: u8 = 4;
 const FLAGS: u8 = 8;
 const OPERATION: u8 = 16;
@@ -63,7 +64,7 @@ pub(crate) fn encode_value(kind: Kind, key: &[u8], meta: &Metadata) -> Vec<u8> {
     let operation = meta.operation.as_ref().map_or(&[][..], OperationId::as_bytes);
     let field = |present: bool, bit: u8| if present { bit } else { 0 };
     let fields = field(meta.version.view != 0, VIEW)
-        | field(kind == Kind::Root, SIZE)
+        | field(meta.draft.is_some(), DRAFT)
         | field(meta.expires_ms.is_some(), EXPIRES)
         | field(meta.flags != 0, FLAGS)
         | field(!operation.is_empty(), OPERATION)
@@ -81,13 +82,18 @@ pub(crate) fn encode_value(kind: Kind, key: &[u8], meta: &Metadata) -> Vec<u8> {
         }
     };
     optional(VIEW, &meta.version.view.to_le_bytes());
-    optional(SIZE, &meta.size.to_le_bytes());
+    let draft = meta.draft.unwrap_or_default();
+    optional(DRAFT, &draft.view.to_le_bytes());
+    optional(DRAFT, &draft.sequence.to_le_bytes());
     optional(EXPIRES, &meta.expires_ms.unwrap_or_default().to_le_bytes());
     optional(FLAGS, &meta.flags.to_le_bytes());
     optional(OPERATION, &[operation.len() as u8]);
     optional(OPERATION, operation);
     optional(HEADERS, &(headers.len() as u16).to_le_bytes());
     optional(HEADERS, headers);
+    if kind == Kind::Root {
+        out.extend_from_slice(&meta.size.to_le_bytes());
+    }
     out
 }
 
@@ -168,6 +174,7 @@ pub(crate) fn decode_value(content: &[u8], pages_len: usize) -> Option<(Metadata
         size: fields.size.unwrap_or((pages_len + rest) as u64),
         digest: fields.digest,
         version: fields.version,
+        draft: fields.draft,
         modified_ms: fields.modified_ms,
         expires_ms: fields.expires_ms,
         flags: fields.flags,
@@ -184,12 +191,13 @@ pub(crate) fn decode_value(content: &[u8], pages_len: usize) -> Option<(Metadata
 /// The owner and the size of a root.
 pub(crate) fn root_owner(content: &[u8], key: KeyHash) -> Option<(Owner, u64)> {
     let fields = Reader::of_value(content)?.fields();
-    Some((Owner { key, version: fields.version }, fields.size?))
+    Some((Owner { key, version: fields.draft.unwrap_or(fields.version) }, fields.size?))
 }
 
 struct Fields<'a> {
     digest: Digest,
     version: Version,
+    draft: Option<Version>,
     modified_ms: u64,
     size: Option<u64>,
     expires_ms: Option<u64>,
@@ -203,12 +211,14 @@ struct Reader<'a> {
     content: &'a [u8],
     at: usize,
     fields: u8,
+    is_root: bool,
 }
 
 impl<'a> Reader<'a> {
     fn of_value(content: &'a [u8]) -> Option<Self> {
-        let (_, name) = name_of(content)?;
-        Some(Self { content, at: PREFIX + name.len(), fields: *content.get(1)? })
+        let (kind, name) = name_of(content)?;
+        let is_root = kind == Kind::Root;
+        Some(Self { content, at: PREFIX + name.len(), fields: *content.get(1)?, is_root })
     }
 
     fn fields(&mut self) -> Fields<'a> {
@@ -217,11 +227,12 @@ impl<'a> Reader<'a> {
         let mut modified = [0; 8];
         modified[..U48].copy_from_slice(&self.array::<U48>());
         let view = self.optional(VIEW, Self::u64).unwrap_or(0);
+        let draft = self.optional(DRAFT, |r| Version { view: r.u64(), sequence: r.u64() });
         Fields {
             digest,
             version: Version { view, sequence },
+            draft,
             modified_ms: u64::from_le_bytes(modified),
-            size: self.optional(SIZE, Self::u64),
             expires_ms: self.optional(EXPIRES, Self::u64),
             flags: self.optional(FLAGS, |r| u32::from_le_bytes(r.array())).unwrap_or(0),
             operation: self
@@ -236,6 +247,7 @@ impl<'a> Reader<'a> {
                     r.bytes(usize::from(len))
                 })
                 .unwrap_or_default(),
+            size: self.is_root.then(|| self.u64()),
         }
     }
 
@@ -275,13 +287,14 @@ mod tests {
         fn metadata()(
             digest: [u8; 32], view in prop_oneof![Just(0), any::<u64>()], sequence: u64, modified_ms in 0_u64..1 << 48,
             expires_ms: Option<u64>, flags in prop_oneof![Just(0), any::<u32>()], created: bool, no_disk: bool,
-            operation in proptest::option::of(proptest::collection::vec(any::<u8>(), 1..=64)),
+            operation in proptest::option::of(proptest::collection::vec(any::<u8>(), 1..=64)), draft: Option<(u64, u64)>,
             headers in proptest::collection::vec(("[a-z-]{1,20}", proptest::collection::vec(any::<u8>(), 0..50)), 0..4),
         ) -> Metadata {
             let mut builder = KeptHeadersBuilder::default();
             headers.iter().for_each(|(name, value)| builder.push(name, value).unwrap());
             Metadata {
                 size: 0, digest: Digest(digest), version: Version { view, sequence }, modified_ms, expires_ms, flags,
+                draft: draft.map(|(view, sequence)| Version { view, sequence }),
                 operation: operation.and_then(OperationId::new), created, no_memory: false, no_disk,
                 headers: builder.finish(),
             }
@@ -302,7 +315,7 @@ mod tests {
             prop_assert!(!is_named(&content, Kind::Chunk, &key) && !is_named(&content, Kind::Value, &key[1..]));
             prop_assert_eq!(name_of(&content), Some((kind, &key[..])));
             prop_assert_eq!(expires_ms(&content), meta.expires_ms);
-            let owner = Owner { key: KeyHash([1; 16]), version: meta.version };
+            let owner = meta.owner(KeyHash([1; 16]));
             prop_assert_eq!(root_owner(&content, owner.key), root.then_some((owner, meta.size)));
             prop_assert_eq!(decode_value(&content, 0), Some((meta, head)));
         }

@@ -199,7 +199,7 @@ impl MemoryTier {
         staged: Vec<Staged>,
         pages: &[Bytes],
     ) -> Result<(), NoRoom> {
-        let owner = Owner { key: key.hash(), version: meta.version };
+        let owner = meta.owner(key.hash());
         self.store.open_value(owner, key);
         let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
         let digests = pages.concat();

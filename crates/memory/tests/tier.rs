@@ -11,7 +11,7 @@ use elcache_core::clock::ManualClock;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
-use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, Owner, PageRef, Part, Refusal, Reply, Root, Tier};
+use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root, Tier};
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
 use elcache_memory::{MemoryConfig, MemoryTier};
@@ -70,7 +70,9 @@ impl Node {
 
     /// Stores a value of these chunks, each named and filled by its number.
     fn put_large(&self, key: &Key, contents: &[u8]) -> Large {
-        let meta = self.meta(contents.len() as u64 * CHUNK_SIZE);
+        let mut meta = self.meta(contents.len() as u64 * CHUNK_SIZE);
+        // Pages of every second value are under a version of their own.
+        meta.draft = (meta.version.sequence % 2 == 0).then_some(Version { view: 1, ..meta.version });
         let chunk = |(number, &content): (usize, &u8)| ChunkRef {
             digest: Digest([content; 32]),
             number: number as u64,
@@ -102,7 +104,7 @@ impl Node {
     }
 
     fn has_page(&self, value: &Large) -> bool {
-        let owner = Owner { key: value.key.hash(), version: value.meta.version };
+        let owner = value.meta.owner(value.key.hash());
         matches!(now(self.tier.page(&PageRef { owner, number: 0 })), Lookup::Hit(_))
     }
 

@@ -129,8 +129,6 @@ struct Seat {
     locks: bool,
     /// Over all the times that it was used.
     counters: Arc<Counters>,
-    /// Bytes of unfinished uploads.
-    staged: Arc<AtomicU64>,
     life: Mutex<Life>,
 }
 

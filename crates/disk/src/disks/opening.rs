@@ -107,15 +107,7 @@ fn seat(
     };
     let life =
         Life { lock, gate: Gate::new(pool.clone()), out, ticks: 0, busy: false, claim: None, missing: 0 };
-    Seat {
-        config,
-        device,
-        path,
-        locks,
-        counters: Counters::new(clock),
-        staged: Arc::default(),
-        life: Mutex::new(life),
-    }
+    Seat { config, device, path, locks, counters: Counters::new(clock), life: Mutex::new(life) }
 }
 
 /// Whether all directories are of one node, and none is a copy of another.

@@ -1,7 +1,6 @@
 //! The directories as the coordinator sees them: one tier.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
@@ -25,26 +24,6 @@ use crate::tier::{PROMISE, largest_promise};
 struct Kept {
     disk: Arc<Disk>,
     _hold: Hold,
-    _taken: Taken,
-}
-
-/// Bytes of unfinished uploads in a directory.
-struct Taken {
-    of: Arc<AtomicU64>,
-    bytes: u64,
-}
-
-impl Taken {
-    fn new(of: &Arc<AtomicU64>, bytes: u64) -> Self {
-        of.fetch_add(bytes, Ordering::Relaxed);
-        Self { of: Arc::clone(of), bytes }
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 impl Shared {
@@ -161,14 +140,11 @@ impl Shared {
         let view = self.recovered().await?;
         let name = name::of_chunk(&chunk);
         let len = data.len() as u64;
-        let has_room = |member: &Member| {
-            let taken = self.seats.get(member.seat).map_or(0, |seat| seat.staged.load(Ordering::Relaxed));
-            taken + len <= largest_promise(&member.disk.config)
-        };
+        let has_room =
+            |member: &Member| member.disk.index.total().pinned + len <= largest_promise(&member.disk.config);
         let home = view.home_among(&name, has_room).or_else(|| view.home(&name)).ok_or(Refusal::Failed)?;
-        let taken = self.seats.get(home.seat).map(|seat| Taken::new(&seat.staged, len));
         let Staged { chunk, hold } = home.disk.stage_chunk(chunk, data).await?;
-        let kept = Kept { disk: Arc::clone(&home.disk), _hold: hold, _taken: taken.ok_or(Refusal::Failed)? };
+        let kept = Kept { disk: Arc::clone(&home.disk), _hold: hold };
         Ok(Staged { chunk, hold: Box::new(kept) })
     }
 

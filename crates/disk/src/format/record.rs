@@ -21,6 +21,7 @@ const OPERATION: u8 = 8;
 const HEADERS: u8 = 16;
 const CREATED: u8 = 32;
 const NO_MEMORY: u8 = 64;
+const DRAFT: u8 = 128;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -168,6 +169,7 @@ pub(crate) fn plain_len(name: &[u8], meta: &Metadata) -> usize {
         + if meta.flags != 0 { 4 } else { 0 }
         + operation
         + if headers > 0 { 2 + headers } else { 0 }
+        + meta.draft.map_or(0, |_| 16)
 }
 
 /// The length of a record that carries its payload itself.
@@ -200,7 +202,8 @@ pub(crate) fn encode_plain(
             | bit(meta.operation.is_some(), OPERATION)
             | bit(!headers.is_empty(), HEADERS)
             | bit(meta.created, CREATED)
-            | bit(meta.no_memory, NO_MEMORY),
+            | bit(meta.no_memory, NO_MEMORY)
+            | bit(meta.draft.is_some(), DRAFT),
     );
     out.put_u16_le(name.len() as u16);
     out.put_u32_le(payload_len);
@@ -230,6 +233,10 @@ pub(crate) fn encode_plain(
         out.put_u16_le(headers.len() as u16);
         out.put_slice(headers);
     }
+    if let Some(draft) = meta.draft {
+        out.put_u64_le(draft.view);
+        out.put_u64_le(draft.sequence);
+    }
 }
 
 impl<'a> Plain<'a> {
@@ -239,7 +246,7 @@ impl<'a> Plain<'a> {
         let fields = rest.try_get_u8()?;
         let name_len = usize::from(rest.try_get_u16_le()?);
         let payload_len = rest.try_get_u32_le()?;
-        let version = Version { view: rest.try_get_u64_le()?, sequence: rest.try_get_u64_le()? };
+        let version = read_version(rest)?;
         let modified_ms = rest.try_get_u64_le()?;
         let size = rest.try_get_u64_le()?;
         let digest = Digest(take_array(rest)?);
@@ -266,7 +273,9 @@ impl<'a> Plain<'a> {
                 KeptHeaders::from_bytes(Bytes::copy_from_slice(take(rest, len)?)).ok_or(Damaged)?
             }
         };
+        let draft = if fields & DRAFT != 0 { Some(read_version(rest)?) } else { None };
         let meta = Metadata {
+            draft,
             expires_ms,
             flags,
             operation,
@@ -277,6 +286,10 @@ impl<'a> Plain<'a> {
         };
         Ok((Self { kind, name, meta, payload_len, batch }, extent))
     }
+}
+
+fn read_version(rest: &mut &[u8]) -> Result<Version, Damaged> {
+    Ok(Version { view: rest.try_get_u64_le()?, sequence: rest.try_get_u64_le()? })
 }
 
 /// Appends padding of `len` bytes, a multiple of 8, at `offset` of a log: two words that say so, and zeros.
@@ -335,7 +348,7 @@ pub(crate) mod tests {
 
     prop_compose! {
         pub(crate) fn metadata()(
-            size: u64, digest: [u8; 32], view: u64, sequence: u64, modified_ms: u64,
+            size: u64, digest: [u8; 32], view: u64, sequence: u64, draft: Option<(u64, u64)>, modified_ms: u64,
             expires_ms: Option<u64>, flags in prop_oneof![Just(0), any::<u32>()], created: bool, no_memory: bool,
             operation in proptest::option::of(proptest::collection::vec(any::<u8>(), 1..=64)),
             headers in proptest::collection::vec(("[a-z-]{1,20}", proptest::collection::vec(any::<u8>(), 0..50)), 0..4),
@@ -344,6 +357,7 @@ pub(crate) mod tests {
             headers.iter().for_each(|(name, value)| builder.push(name, value).unwrap());
             Metadata {
                 size, digest: Digest(digest), version: Version { view, sequence }, modified_ms, expires_ms, flags,
+                draft: draft.map(|(view, sequence)| Version { view, sequence }),
                 operation: operation.and_then(OperationId::new), created, no_memory, no_disk: false,
                 headers: builder.finish(),
             }

@@ -20,6 +20,8 @@ pub(crate) struct Live {
     pub(crate) bytes: u64,
     /// Of these, what lies in the data file and is not dead.
     pub(crate) extents: u64,
+    /// Of the bytes, what unfinished uploads count on.
+    pub(crate) pinned: u64,
 }
 
 impl Live {
@@ -27,7 +29,8 @@ impl Live {
         let bytes = entry.place.bytes();
         let is_extent = matches!(entry.place.file, InFile::Bulk { .. }) && entry.kind != Kind::Dead;
         let extents = if is_extent { bytes } else { 0 };
-        Self { entries: 1, values: u64::from(entry.kind.is_value()), bytes, extents }
+        let pinned = if entry.pinned { bytes } else { 0 };
+        Self { entries: 1, values: u64::from(entry.kind.is_value()), bytes, extents, pinned }
     }
 
     fn add(&mut self, other: Self) {
@@ -35,6 +38,7 @@ impl Live {
         self.values += other.values;
         self.bytes += other.bytes;
         self.extents += other.extents;
+        self.pinned += other.pinned;
     }
 
     fn subtract(&mut self, other: Self) {
@@ -42,6 +46,7 @@ impl Live {
         self.values -= other.values;
         self.bytes -= other.bytes;
         self.extents -= other.extents;
+        self.pinned -= other.pinned;
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) const HOT: u8 = (1 << HEAT_BITS) - 1;
 const HEAT_BITS: u32 = 4;
 const USED: u8 = 1 << 4;
 const IN_BULK: u8 = 1 << 5;
+const PINNED: u8 = 1 << 6;
 
 const HEAD_BITS: u32 = 5;
 const PAYLOAD_BITS: u32 = 11;
@@ -80,6 +81,8 @@ pub(crate) struct Entry {
     pub(crate) expires_s: u32,
     /// Read since it was written.
     pub(crate) used: bool,
+    /// Reclaiming may not let go of it: an unfinished upload counts on it.
+    pub(crate) pinned: bool,
     /// How near it is to being promoted, 0 to [`HOT`].
     pub(crate) heat: u8,
 }
@@ -101,7 +104,7 @@ pub(super) struct Packed {
     /// In units of the file: the length, or the payload's above the head's.
     lengths: u16,
     kind: Kind,
-    /// The heat, [`USED`] and [`IN_BULK`].
+    /// The heat, [`USED`], [`IN_BULK`] and [`PINNED`].
     flags: u8,
 }
 
@@ -123,13 +126,14 @@ impl Packed {
             }
         };
         let used = if entry.used { USED } else { 0 };
+        let pinned = if entry.pinned { PINNED } else { 0 };
         (entry.heat <= HOT).then_some(Self {
             segment: entry.place.segment,
             expires_s: entry.expires_s,
             offset,
             lengths: u16::try_from(lengths).ok()?,
             kind: entry.kind,
-            flags: entry.heat | used | file,
+            flags: entry.heat | used | file | pinned,
         })
     }
 
@@ -139,6 +143,7 @@ impl Packed {
             place: self.place(),
             expires_s: self.expires_s,
             used: self.flags & USED != 0,
+            pinned: self.is_pinned(),
             heat: self.heat(),
         }
     }
@@ -162,8 +167,18 @@ impl Packed {
         self.flags |= USED;
     }
 
+    pub(super) fn is_pinned(&self) -> bool {
+        self.flags & PINNED != 0
+    }
+
+    pub(super) fn set_pinned(&mut self, pinned: bool) {
+        self.flags = self.flags & !PINNED | if pinned { PINNED } else { 0 };
+    }
+
+    /// Nobody can count on it any more.
     pub(super) fn kill(&mut self) {
         self.kind = Kind::Dead;
+        self.set_pinned(false);
     }
 
     pub(super) fn heat(&self) -> u8 {
@@ -190,7 +205,7 @@ mod tests {
 
     fn entry(file: InFile) -> Entry {
         let place = Place { segment: u32::MAX, file };
-        Entry { kind: Kind::Chunk, place, expires_s: u32::MAX, used: true, heat: HOT }
+        Entry { kind: Kind::Chunk, place, expires_s: u32::MAX, used: true, pinned: true, heat: HOT }
     }
 
     fn small(offset: u64, len: u32) -> Option<Packed> {
@@ -265,11 +280,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_packed_comes_back(
-            segment: u32, file in files(), expires_s: u32, used: bool, heat in 0..=HOT, kind in 0_usize..6,
+            segment: u32, file in files(), expires_s: u32, used: bool, pinned: bool, heat in 0..=HOT, kind in 0_usize..6,
         ) {
             let kind =
                 [Kind::Value, Kind::Root, Kind::Page, Kind::Chunk, Kind::Tombstone, Kind::Dead][kind];
-            let entry = Entry { kind, place: Place { segment, file }, expires_s, used, heat };
+            let entry = Entry { kind, place: Place { segment, file }, expires_s, used, pinned, heat };
             prop_assert_eq!(Packed::pack(&entry).map(|packed| packed.unpack()), Some(entry));
         }
     }

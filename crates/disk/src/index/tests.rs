@@ -21,7 +21,7 @@ fn name(number: u64) -> Name {
 
 fn entry(kind: Kind, segment: u32, number: u32) -> Entry {
     let file = InFile::Small { offset: u64::from(number) * 8, len: 8 + number % 100 * 8 };
-    Entry { kind, place: Place { segment, file }, expires_s: 0, used: false, heat: 0 }
+    Entry { kind, place: Place { segment, file }, expires_s: 0, used: false, pinned: false, heat: 0 }
 }
 
 fn roomy() -> Arc<Budget> {
@@ -46,6 +46,7 @@ impl Index {
                     live.bytes += entry.place.bytes();
                     let counts = entry.kind != Kind::Dead && matches!(entry.place.file, InFile::Bulk { .. });
                     live.extents += if counts { entry.place.bytes() } else { 0 };
+                    live.pinned += if entry.pinned { entry.place.bytes() } else { 0 };
                 }
             }
         }
@@ -56,6 +57,7 @@ impl Index {
             values: sum(|live| live.values),
             bytes: sum(|live| live.bytes),
             extents: sum(|live| live.extents),
+            pinned: sum(|live| live.pinned),
         };
         assert_eq!(census.total(), total);
         drop(census);
@@ -113,10 +115,10 @@ impl Pair {
 
     fn forget(&mut self, name: Name, bury_first: bool) {
         let before = self.model.remove(&name);
-        assert!(!self.index.bury(&name, &entry(Kind::Page, 99, 1).place));
+        assert_eq!(self.index.bury(&name, &entry(Kind::Page, 99, 1).place), None);
         if let Some(before) = before.filter(|_| bury_first) {
-            let dead = Entry { kind: Kind::Dead, ..before };
-            assert!(self.index.bury(&name, &before.place));
+            let dead = Entry { kind: Kind::Dead, pinned: false, ..before };
+            assert_eq!(self.index.bury(&name, &before.place), Some(before));
             assert_eq!(self.index.remove(&name), Some(dead));
         } else {
             assert_eq!(self.index.remove(&name), before);
@@ -140,7 +142,7 @@ impl Pair {
         }
         let swept = self.index.sweep(&mut self.cursor, &sweep, |name, entry| {
             assert!(entry.is_expired(NOW_S));
-            let dead = Entry { kind: Kind::Dead, ..entry };
+            let dead = Entry { kind: Kind::Dead, pinned: false, ..entry };
             assert_eq!(self.model.insert(name, dead), Some(entry));
         });
         assert!(swept.nodes <= nodes);
@@ -258,7 +260,7 @@ fn generations_far_apart_take_no_room_between_them() {
     }
     assert!(index.bytes() < empty + 64 * 1024);
     index.set_floor(u32::MAX);
-    assert_eq!(index.total(), Live { entries: 1, values: 0, bytes: 16, extents: 0 });
+    assert_eq!(index.total(), Live { entries: 1, values: 0, bytes: 16, extents: 0, pinned: 0 });
     assert_eq!(index.live(0), Live::default());
 }
 

@@ -61,6 +61,10 @@ pub struct Faults {
     pub short: f64,
     /// How likely a read gives bytes of which one bit is turned around.
     pub flipped: f64,
+    /// How likely a read fails.
+    pub failing_reads: f64,
+    /// How likely a write fails.
+    pub failing_writes: f64,
     /// Operations take up to so long, each its own time, so that they end in another order. Needs a tokio runtime with time.
     pub latency: Option<Duration>,
     /// Bytes on the disk: files that would need more fail with [`io::ErrorKind::StorageFull`].
@@ -84,6 +88,8 @@ impl Default for Faults {
         Self {
             short: 0.0,
             flipped: 0.0,
+            failing_reads: 0.0,
+            failing_writes: 0.0,
             latency: None,
             capacity: 1 << 40,
             broken: None,
@@ -127,6 +133,13 @@ impl Sim {
     /// Sets how it misbehaves.
     pub fn set_faults(&self, faults: Faults) {
         self.state.lock().faults = faults;
+    }
+
+    /// All is well from now on.
+    pub fn heal(&self) {
+        let mut state = self.state.lock();
+        state.faults = Faults::default();
+        state.failures.clear();
     }
 
     /// Lets the `nth` call of a kind from now fail, 0 being the next, with an error number of the system; once.
@@ -277,6 +290,14 @@ impl State {
             .or((failing == Some(call)).then_some(EIO))
             .or((gone && names).then_some(ENOENT))
             .or((read_only && !reads).then_some(EROFS));
+        let likely = match call {
+            Call::Read => self.faults.failing_reads,
+            Call::Write => self.faults.failing_writes,
+            _ => 0.0,
+        };
+        if likely > 0.0 && self.random.chance(likely) {
+            failure = Some(EIO);
+        }
         self.failures.retain_mut(|(of, left, errno)| match (*of == call, *left) {
             (true, 0) => {
                 failure = Some(*errno);

@@ -238,6 +238,8 @@ const FAULTS: [(&str, Faults, &str); 3] = [
 const HEALTHY: Faults = Faults {
     short: 0.0,
     flipped: 0.0,
+    failing_reads: 0.0,
+    failing_writes: 0.0,
     latency: None,
     capacity: 1 << 40,
     broken: None,

@@ -165,7 +165,7 @@ async fn live(seed: u64, durability: Durability) -> u64 {
     // Always the same: whoever starts with one part and then with another alone may find old values.
     let absent = dice.below(count as u64) as usize;
     for life in 0..6 {
-        rack.sims.iter().for_each(|sim| sim.set_faults(Faults::default()));
+        rack.sims.iter().for_each(|sim| sim.heal());
         let grows = rack.sims.len() < 4 && dice.below(8) == 0;
         if grows {
             rack.sims.push(Arc::new(Sim::new(dice.next())));
@@ -185,7 +185,7 @@ async fn live(seed: u64, durability: Durability) -> u64 {
         }
         if dice.below(2) == 0 {
             // All is well in the end, and everything comes back.
-            rack.sims.iter().for_each(|sim| sim.set_faults(Faults::default()));
+            rack.sims.iter().for_each(|sim| sim.heal());
             while let Some(client) = clients.join_next().await {
                 client.unwrap();
             }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use elcache_core::tier::{Above, Leaving, Tier};
+use elcache_core::tier::{Above, Leaving, Refusal, Tier};
 
 use super::support::{Dice, Shape, Value, World, is_gone, key};
 use crate::config::DiskConfig;
 use crate::io::Device;
-use crate::io::sim::Sim;
+use crate::io::sim::{Faults, Sim};
 use crate::tier::DiskTier;
 
 const MAX_BYTES: u64 = 16 << 20;
@@ -126,6 +126,59 @@ async fn an_upload_that_takes_its_time_keeps_its_chunks_and_nobody_waits_for_it(
     assert!(slow.get(&tier).await.unwrap());
     assert_eq!(there(&tier, &[slow]).await, 1);
     fill(&tier, &world, 3.0, &mut sequence).await;
+}
+
+/// Fills the disk as often as this, whatever becomes of it.
+async fn fill_anyhow(tier: &DiskTier, world: &World, times: f64, sequence: &mut u64) {
+    for _ in 0..(times * MAX_BYTES as f64) as u64 / 90_000 {
+        *sequence += 1;
+        let value = Value::new(&key(&format!("filler {sequence}")), *sequence, Shape::Filled(90_000));
+        let _ = value.put(tier, &world.arena).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Once, a segment went when what an upload counts on could not be read just then, or its copy could not be written; only a full
+/// disk kept it. And a segment whose log could not be written counted as a full one for ever: some of these took up all room.
+#[tokio::test(start_paused = true)]
+async fn an_upload_keeps_its_chunks_though_reads_or_writes_fail_now_and_then() {
+    for (failing_reads, failing_writes) in [(0.0, 0.2), (0.2, 0.0)] {
+        let world = world(|_| ());
+        let sim = Arc::new(Sim::new(6));
+        let tier = world.open(&sim).await;
+        let slow = Value::new(&key("slow"), 1, Shape::Chunks(12, 50_000));
+        let staged = slow.stage(&tier, &world.arena).await.unwrap();
+        sim.set_faults(Faults { failing_reads, failing_writes, ..Faults::default() });
+        let mut sequence = 10_000;
+        fill_anyhow(&tier, &world, 4.0, &mut sequence).await;
+        sim.set_faults(Faults::default());
+        assert!(tier.report().io_errors > 10);
+        assert_eq!(slow.commit(&tier, staged).await, Ok(()), "{failing_reads} {failing_writes}");
+        assert_eq!(there(&tier, &[slow]).await, 1);
+    }
+}
+
+/// What can never be read is given up in the end: nobody waits for it, and whoever counts on it is told.
+#[tokio::test(start_paused = true)]
+async fn chunks_that_cannot_be_read_at_all_go_and_are_not_missed_in_silence() {
+    let world = world(|_| ());
+    let sim = Arc::new(Sim::new(7));
+    let tier = world.open(&sim).await;
+    let slow = Value::new(&key("slow"), 1, Shape::Chunks(12, 50_000));
+    let first = slow.stage(&tier, &world.arena).await.unwrap();
+    let second = slow.stage(&tier, &world.arena).await.unwrap();
+    sim.set_faults(Faults { failing_reads: 1.0, ..Faults::default() });
+    let mut sequence = 10_000;
+    fill(&tier, &world, 2.0, &mut sequence).await;
+    sim.set_faults(Faults::default());
+    assert!(tier.report().damaged > 0);
+    assert_eq!(slow.commit(&tier, first).await, Err(Refusal::Failed));
+    // Whoever held what is lost lets go of it, and nothing of what has come in its place.
+    let again = slow.stage(&tier, &world.arena).await.unwrap();
+    drop(second);
+    fill(&tier, &world, 2.0, &mut sequence).await;
+    assert_eq!(slow.commit(&tier, again).await, Ok(()));
+    assert_eq!(there(&tier, &[slow]).await, 1);
 }
 
 struct Everything;

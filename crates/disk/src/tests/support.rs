@@ -11,7 +11,7 @@ use elcache_core::clock::{Clock, ManualClock};
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
-use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, Owner, PageRef, Refusal, Root, Staged, Tier};
+use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Refusal, Root, Staged, Tier};
 use elcache_core::tree::ChunkHasher;
 use elcache_core::value::{KeptHeadersBuilder, Metadata, OperationId, Version};
 use tokio::time::Instant;
@@ -229,6 +229,9 @@ impl Value {
             headers.push("x-long", &vec![b'x'; dice.below(300) as usize]).unwrap();
             meta.headers = headers.finish();
         }
+        if matches!(shape, Shape::Chunks(..)) && dice.below(3) == 0 {
+            meta.draft = Some(Version { view: 2, sequence });
+        }
         Self { key: key.clone(), shape, meta }
     }
 
@@ -320,7 +323,7 @@ impl Value {
     }
 
     async fn check_chunks(&self, tier: &impl AsTier) -> Result<bool, String> {
-        let owner = Owner { key: self.key.hash(), version: self.meta.version };
+        let owner = self.meta.owner(self.key.hash());
         for (number, page) in (0..).zip(self.pages()) {
             match tier.tier().page(&PageRef { owner, number }).get().await {
                 Lookup::Hit(found) => same("page", &found, &page)?,
