@@ -1,7 +1,9 @@
 //! The shards together: look-ups, insertions that make room, and the bookkeeping of whose chunks are whose. All of
 //! it is synchronous and none of it waits for anything but a shard's lock.
 
+use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -13,6 +15,7 @@ use elcache_core::payload::Buffer;
 use elcache_core::tier::{Below, ChunkRef, Evicted, Owner, PageRef, Refusal, Usage};
 use elcache_core::tree::{self, CHUNK_SIZE};
 use elcache_core::value::Metadata;
+use parking_lot::Mutex;
 
 use crate::layout::{self, Kind};
 use crate::policy::Admission;
@@ -27,8 +30,10 @@ const MIN_ENTRY: u64 = 160;
 const MAX_EVICTIONS: usize = 4096;
 /// What is longer lies in pages: in one run, from 32 KiB on, it would be rounded up to whole blocks.
 const MAX_INLINE: usize = 16 << 10;
-/// Roots whose chunks are looked after in one go.
+/// Roots that are looked after in one go.
 const RETIRE_BATCH: usize = 16;
+/// Pages that are looked for in one go, of which one is dropped.
+const DROP_BATCH: usize = 64;
 
 /// The plain facts of a store.
 #[derive(Clone, Debug)]
@@ -39,6 +44,14 @@ pub struct StoreConfig {
     pub capacity_bytes: Option<u64>,
     /// Seed of the hashes of names.
     pub seed: u64,
+}
+
+/// A value that is gone: of these pages it is not known yet whether they are here.
+struct Dropping {
+    owner: Owner,
+    pages: Range<u64>,
+    /// Chunks are kept for it here, and not only copies that a slower tier has too.
+    has_chunks: bool,
 }
 
 /// There is no room, and evicting made none.
@@ -57,6 +70,8 @@ pub struct Store {
     budget: Arc<Budget>,
     shards: Box<[Shard]>,
     values: Values,
+    /// Values that are gone, and what is to be dropped of them still.
+    dropping: Mutex<VecDeque<Dropping>>,
     /// Who takes what is evicted.
     below: OnceLock<Arc<dyn Below>>,
     fixed_capacity: Option<u64>,
@@ -80,6 +95,7 @@ impl Store {
             pool,
             budget,
             values: Values::default(),
+            dropping: Mutex::default(),
             below: OnceLock::new(),
             fixed_capacity: config.capacity_bytes,
             staged: Arc::default(),
@@ -223,18 +239,41 @@ impl Store {
         self.lose_chunk(owner);
     }
 
-    /// Drops what was stored for a value of more than one chunk: chunks that no other value uses, and pages.
+    /// Has what was stored for a value of more than one chunk dropped: chunks that no other value uses, and pages.
     pub(crate) fn drop_value(&self, owner: Owner, size: u64) {
-        self.values.close(owner);
-        for number in 0..tree::page_count(size) {
-            let bytes = PageRef { owner, number }.to_bytes();
-            let Some(page) = self.get_owned(Kind::Page, &bytes) else { continue };
-            let digests = page.content().get(layout::plain_body_at(page.content())..).unwrap_or_default();
-            self.drop_chunks(digests, owner);
-            drop(page);
-            let name = self.name(Kind::Page, &bytes);
-            self.shard(name.hash).remove(name, |_| true);
+        let has_chunks = self.values.close(owner);
+        let pages = 0..tree::page_count(size);
+        self.dropping.lock().push_back(Dropping { owner, pages, has_chunks });
+    }
+
+    /// Drops at most one page, and its chunks: the largest value has thousands, and somebody may be waiting. False when there was
+    /// nothing to do.
+    fn drop_some(&self) -> bool {
+        // The lock is held for the taking alone.
+        let taken = self.dropping.lock().pop_front();
+        let Some(mut dropping) = taken else { return false };
+        for number in dropping.pages.by_ref().take(DROP_BATCH) {
+            if self.drop_page(&PageRef { owner: dropping.owner, number }, dropping.has_chunks) {
+                break;
+            }
         }
+        if !dropping.pages.is_empty() {
+            self.dropping.lock().push_front(dropping);
+        }
+        true
+    }
+
+    /// Drops a page, and the claim on its chunks if its value has any; false when the page is not here.
+    fn drop_page(&self, page: &PageRef, has_chunks: bool) -> bool {
+        let bytes = page.to_bytes();
+        let Some(found) = self.get_owned(Kind::Page, &bytes) else { return false };
+        if has_chunks {
+            let digests = found.content().get(layout::plain_body_at(found.content())..).unwrap_or_default();
+            self.drop_chunks(digests, page.owner);
+        }
+        drop(found);
+        let name = self.name(Kind::Page, &bytes);
+        self.shard(name.hash).remove(name, |_| true)
     }
 
     /// Drops a value's claim on chunks, given as their digests one after another.
@@ -266,6 +305,10 @@ impl Store {
 
     /// Does a part of that; false when there was nothing to do.
     fn reap_some(&self) -> bool {
+        // New ones join the queue only when it is empty, so that it stays short.
+        if self.drop_some() {
+            return true;
+        }
         let retired = |shard: &&Shard| shard.has_retired();
         let mut any = false;
         for shard in self.shards.iter().filter(retired) {
@@ -526,5 +569,32 @@ mod tests {
         assert!(store.remove(key.as_bytes(), |_| true));
         store.reap();
         assert_eq!((store.has(Kind::Chunk, &layout::chunk_name(&chunk(1))), store.used_bytes()), (false, 0));
+    }
+
+    /// Whoever made room met the root of a large value that had gone, and dropped thousands of pages before it went on.
+    #[test]
+    fn a_large_value_that_is_gone_is_dropped_page_by_page() {
+        let config = StoreConfig { shards: Some(1), capacity_bytes: None, seed: 1 };
+        let store = Store::new(&config, Budget::new(64 << 20)).unwrap();
+        let key = Key::new(&b"large"[..]).unwrap();
+        let meta = Metadata::new(elcache_core::MAX_VALUE_SIZE, Digest([0; 32]), Version::default(), 1);
+        let owner = meta.owner(key.hash());
+        let head = layout::encode_value(Kind::Root, key.as_bytes(), &meta);
+        store.put(Kind::Root, key.as_bytes(), &[&head], None, None).unwrap();
+        let present: Vec<u64> = vec![0, 1, 2, 1000, 2559];
+        for &number in &present {
+            store.put_page(&PageRef { owner, number }, &[7; 320]).unwrap();
+        }
+        assert!(store.remove(key.as_bytes(), |_| true));
+        let left = || {
+            let here = |number: &&u64| store.has(Kind::Page, &PageRef { owner, number: **number }.to_bytes());
+            present.iter().filter(here).count()
+        };
+        let mut before = left();
+        while store.reap_some() {
+            assert!(before - left() <= 1, "{before} pages, then {}", left());
+            before = left();
+        }
+        assert_eq!((left(), store.used_bytes()), (0, 0));
     }
 }

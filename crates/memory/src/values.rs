@@ -65,9 +65,9 @@ impl Values {
         inner.remove(owner).map(|resident| resident.key)
     }
 
-    /// The value is gone.
-    pub(crate) fn close(&self, owner: Owner) {
-        self.0.lock().remove(owner);
+    /// The value is gone; whether it had chunks here.
+    pub(crate) fn close(&self, owner: Owner) -> bool {
+        self.0.lock().remove(owner).is_some()
     }
 
     /// Whether any chunk of the value is here.

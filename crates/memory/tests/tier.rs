@@ -72,7 +72,7 @@ impl Node {
     fn put_large(&self, key: &Key, contents: &[u8]) -> Large {
         let mut meta = self.meta(contents.len() as u64 * CHUNK_SIZE);
         // Pages of every second value are under a version of their own.
-        meta.draft = (meta.version.sequence % 2 == 0).then_some(Version { view: 1, ..meta.version });
+        meta.draft = meta.version.sequence.is_multiple_of(2).then_some(Version { view: 1, ..meta.version });
         let chunk = |(number, &content): (usize, &u8)| ChunkRef {
             digest: Digest([content; 32]),
             number: number as u64,
