@@ -104,7 +104,7 @@ soak: ## the tests named soak_*, in release
 	@cargo nextest run --release $(LOCKED) --workspace --profile soak --no-tests=pass $(ARGS)
 
 .PHONY: traces
-traces: ## hit ratios of both tiers on the traces in ELCACHE_TRACES (../shared/traces)
+traces: ## hit ratios of both tiers on the traces in ELCACHE_TRACES (../shared/traces), 1.4 GB in the temporary folder; five minutes
 	$(call say,hit ratios on the traces in $(ELCACHE_TRACES))
 	@cargo run --release $(LOCKED) -p elcache-memory --example traces
 	@cargo nextest run --release $(LOCKED) --profile soak --no-capture -p elcache-disk -E 'test(soak_sized_traces)'

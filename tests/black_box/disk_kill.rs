@@ -5,13 +5,13 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use elcache_tests::call::chunk;
 use elcache_tests::content::Content;
 use elcache_tests::home::Home;
 use elcache_tests::node::Signal;
-use elcache_tests::random::{Random, mix};
+use elcache_tests::random::{Random, mix, seed};
 use elcache_tests::{Answer, Broken, Call, Connection, Node, report};
 
 const CLIENTS: u64 = 4;
@@ -439,14 +439,6 @@ impl Client {
             Err(End::Gone(why) | End::Fault(why)) => Err(why),
         }
     }
-}
-
-/// Another one each time, unless somebody wants one repeated.
-fn seed() -> u64 {
-    let given = std::env::var("ELCACHE_TEST_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    let clock =
-        || SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_nanos() as u64 % 1_000_000_007;
-    given.unwrap_or_else(clock)
 }
 
 #[test]

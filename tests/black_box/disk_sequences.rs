@@ -4,12 +4,12 @@
 //! was acknowledged last, or one of those whose writes nobody knows the end of; or nothing, since what a directory had may be lost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use elcache_tests::binary::elcached;
 use elcache_tests::content::Content;
 use elcache_tests::node::wait_for;
-use elcache_tests::random::{Random, mix};
+use elcache_tests::random::{Random, mix, seed};
 use elcache_tests::scratch::Scratch;
 use elcache_tests::{Answer, Broken, Call, Connection, Node, report};
 
@@ -249,7 +249,7 @@ fn befall(machine: &Machine, node: &Node, faults: &[Fault], time: Duration, rand
 
 fn sequence(faults: &[Fault], time: Duration, seed: u64) {
     let durability = if faults.contains(&Fault::SyncsFail) { "power" } else { "process" };
-    report(format_args!("{faults:?}, durability {durability}, seed {seed}"));
+    report(format_args!("{faults:?}, durability {durability}, ELCACHE_TEST_SEED={seed} repeats it"));
     let Some(machine) = Machine::new(durability) else { return };
     let node = machine.node();
     let mut random = Random::new(seed);
@@ -279,14 +279,6 @@ fn sequence(faults: &[Fault], time: Duration, seed: u64) {
         client.find_all();
     }
     node.assert_healthy();
-}
-
-/// Another one each time, unless somebody wants one repeated.
-fn seed() -> u64 {
-    let given = std::env::var("ELCACHE_TEST_SEED").ok().map(|seed| seed.parse().expect("a number"));
-    let clock =
-        || SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_nanos() as u64 % 1_000_000_007;
-    given.unwrap_or_else(clock)
 }
 
 #[test]

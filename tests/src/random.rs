@@ -1,5 +1,7 @@
 //! Numbers that a seed repeats.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 /// A generator (SplitMix64). Not for secrets.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -38,4 +40,12 @@ pub fn mix(word: u64) -> u64 {
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     word ^ (word >> 31)
+}
+
+/// A seed, another one each time, unless somebody wants one repeated: `ELCACHE_TEST_SEED`.
+pub fn seed() -> u64 {
+    let given = std::env::var("ELCACHE_TEST_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let clock =
+        || SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_nanos() as u64 % 1_000_000_007;
+    given.unwrap_or_else(clock)
 }

@@ -191,7 +191,7 @@ impl Disk {
         self.tell_freed().await
     }
 
-    /// Removes the data file of a sealed segment, in which nothing counts.
+    /// Removes the data file of a sealed segment, in which nothing counts: not even if a loss of power brings it back.
     pub(crate) async fn give_data_back(&self, segment: &Segment) -> Result<(), Refusal> {
         tracing::debug!(segment = segment.number, bytes = segment.data_bytes(), "a data file is given back");
         let (device, path) = (Arc::clone(&self.device), self.directory.data(segment.number));

@@ -47,12 +47,15 @@ impl Engine {
 
     /// A value that memory alone has is asked for: one in chunks goes to the slower tier as well, if nothing else is on its way there.
     pub(crate) fn asked_for(self: &Arc<Self>, key: &Key, value: &Value) {
+        if self.seen.is_none() {
+            return;
+        }
         let (Some(owner), Some(slower)) = (value.owner(), self.tiers().get(1)) else { return };
         let stays = value.meta.no_disk
             || slower.is_overused()
             || slower.largest_admission() < value.meta.size
             || !slower.lacks(Leaving::Value(key.as_bytes()));
-        if self.seen.is_none() || stays {
+        if stays {
             return;
         }
         let Ok(turn) = Arc::clone(&self.carrying).try_acquire_owned() else { return };

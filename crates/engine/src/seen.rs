@@ -23,7 +23,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// Remembers about three keys for every KiB of the budget.
+    /// Remembers two or three keys for every KiB of the budget.
     pub(crate) fn new(budget: &Arc<Budget>) -> Self {
         let room = budget.take(budget.max_bytes() / PART);
         let words = room.as_ref().map_or(0, Taken::bytes) as usize / size_of::<u64>() / 2;

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinError;
 
-use super::{Action, Blocks, Device, Done, Entry, File, Memory, Open, Operation, Pending, Space};
+use super::{Action, Blocks, Call, Device, Done, Entry, File, Memory, Open, Operation, Pending, Space};
 
 /// How often [`Gate::tick`] has to be called.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -92,22 +92,6 @@ impl Drop for Ticket {
         gate.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         gate.under_way.fetch_sub(1, Ordering::SeqCst);
     }
-}
-
-/// What was done, for what is said of its failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Call {
-    Read,
-    Write,
-    Sync,
-    Open,
-    Allocate,
-    Truncate,
-    Remove,
-    Rename,
-    List,
-    SyncDirectory,
-    Space,
 }
 
 impl Call {

@@ -54,6 +54,33 @@ pub struct File {
     pub direct: bool,
 }
 
+/// What a device is asked to do, for what is said of its failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// A sync of a file.
+    Sync,
+    /// [`Device::open`]; so for the others.
+    Open,
+    /// Room for a part of a file.
+    Allocate,
+    /// A new length.
+    Truncate,
+    /// The end of a file.
+    Remove,
+    /// A new name.
+    Rename,
+    /// Looking into a directory.
+    List,
+    /// A sync of names.
+    SyncDirectory,
+    /// How much room there is.
+    Space,
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Open {

@@ -18,33 +18,9 @@ use parking_lot::Mutex;
 
 use self::disk::{Disk, Mark};
 use self::random::Random;
+pub use super::Call;
 use super::answer::answer;
 use super::{Action, BLOCK, Blocks, Device, Entry, File, Open, Operation, Pending, Space};
-
-/// What can be made to fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Call {
-    /// A read.
-    Read,
-    /// A write.
-    Write,
-    /// A sync of a file.
-    Sync,
-    /// [`Device::open`]; so for the others.
-    Open,
-    /// Room for a part of a file.
-    Allocate,
-    /// A new length.
-    Truncate,
-    /// The end of a file.
-    Remove,
-    /// A new name.
-    Rename,
-    /// Looking into a directory.
-    List,
-    /// A sync of names.
-    SyncDirectory,
-}
 
 const ENOENT: i32 = 2;
 const EIO: i32 = 5;
@@ -83,22 +59,27 @@ pub struct Faults {
     pub gone: bool,
 }
 
+impl Faults {
+    /// All is well.
+    pub const NONE: Self = Self {
+        short: 0.0,
+        flipped: 0.0,
+        failing_reads: 0.0,
+        failing_writes: 0.0,
+        latency: None,
+        capacity: 1 << 40,
+        broken: None,
+        hangs: false,
+        writes_hang: false,
+        read_only: false,
+        failing: None,
+        gone: false,
+    };
+}
+
 impl Default for Faults {
     fn default() -> Self {
-        Self {
-            short: 0.0,
-            flipped: 0.0,
-            failing_reads: 0.0,
-            failing_writes: 0.0,
-            latency: None,
-            capacity: 1 << 40,
-            broken: None,
-            hangs: false,
-            writes_hang: false,
-            read_only: false,
-            failing: None,
-            gone: false,
-        }
+        Self::NONE
     }
 }
 
@@ -267,11 +248,8 @@ impl Device for Sim {
     }
 
     fn space(&self, _directory: &Path) -> io::Result<Space> {
-        let state = self.state.lock();
-        let Faults { capacity: total, broken, read_only, gone, .. } = state.faults;
-        if let Some(errno) = broken.or(gone.then_some(ENOENT)) {
-            return Err(io::Error::from_raw_os_error(errno));
-        }
+        let state = self.call(Call::Space)?;
+        let Faults { capacity: total, read_only, .. } = state.faults;
         Ok(Space { total, available: total.saturating_sub(state.disk.used()), read_only })
     }
 }
@@ -283,9 +261,9 @@ impl State {
             return Err(io::Error::other("the power is off"));
         }
         let Faults { broken, read_only, failing, gone, .. } = self.faults;
-        let reads = matches!(call, Call::Read | Call::Open | Call::List | Call::Sync | Call::SyncDirectory);
-        let names =
-            matches!(call, Call::Open | Call::Remove | Call::Rename | Call::List | Call::SyncDirectory);
+        use Call::{List, Open, Read, Remove, Rename, Space, Sync, SyncDirectory};
+        let reads = matches!(call, Read | Open | List | Sync | SyncDirectory | Space);
+        let names = matches!(call, Open | Remove | Rename | List | SyncDirectory | Space);
         let mut failure = broken
             .or((failing == Some(call)).then_some(EIO))
             .or((gone && names).then_some(ENOENT))

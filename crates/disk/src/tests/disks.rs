@@ -231,24 +231,10 @@ async fn what_a_directory_has_missed_does_not_come_back_with_it() {
 
 /// How a directory fails: what is done to its disk, and what is said of it.
 const FAULTS: [(&str, Faults, &str); 3] = [
-    ("broken", Faults { broken: Some(EIO), ..HEALTHY }, "out of service"),
-    ("read-only", Faults { read_only: true, ..HEALTHY }, "ead-only"),
-    ("hung", Faults { hangs: true, ..HEALTHY }, "it does not answer"),
+    ("broken", Faults { broken: Some(EIO), ..Faults::NONE }, "out of service"),
+    ("read-only", Faults { read_only: true, ..Faults::NONE }, "ead-only"),
+    ("hung", Faults { hangs: true, ..Faults::NONE }, "it does not answer"),
 ];
-const HEALTHY: Faults = Faults {
-    short: 0.0,
-    flipped: 0.0,
-    failing_reads: 0.0,
-    failing_writes: 0.0,
-    latency: None,
-    capacity: 1 << 40,
-    broken: None,
-    hangs: false,
-    writes_hang: false,
-    read_only: false,
-    failing: None,
-    gone: false,
-};
 
 /// Clients that write and read while a directory fails. Nobody waits for ever, reads are right, and it is said within two seconds.
 #[tokio::test(start_paused = true)]
@@ -307,7 +293,7 @@ async fn writes_that_do_not_end_are_told_while_reads_go_on() {
     let mut rack = Rack::of(World::with(|config| config.segment_bytes = Some(256 << 20)), 2, 1);
     let disks = rack.open().await;
     let values = rack.fill(&disks, 60, 1).await;
-    rack.sims[0].set_faults(Faults { writes_hang: true, ..HEALTHY });
+    rack.sims[0].set_faults(Faults { writes_hang: true, ..Faults::NONE });
     let mut writers = tokio::task::JoinSet::new();
     for n in 0..200 {
         let (disks, arena) = (Arc::clone(&disks), Arc::clone(&rack.world.arena));
@@ -332,7 +318,7 @@ async fn writes_that_do_not_end_are_told_while_reads_go_on() {
     let longest = writers.join_all().await.into_iter().max().unwrap();
     assert!(longest < Duration::from_secs(12), "{longest:?}");
     reader.abort();
-    rack.sims[0].set_faults(HEALTHY);
+    rack.sims[0].set_faults(Faults::NONE);
     until(LATER, "", || in_service(&disks)[0] && troubles(&disks).is_empty()).await;
 }
 
@@ -414,20 +400,20 @@ async fn a_node_starts_without_a_directory_and_takes_it_in_when_it_is_there() {
     rack.fill(&disks, 90, 1).await;
     drop(disks);
     rack.kill();
-    rack.sims[2].set_faults(Faults { broken: Some(EIO), ..HEALTHY });
+    rack.sims[2].set_faults(Faults { broken: Some(EIO), ..Faults::NONE });
     let disks = rack.open().await;
     assert_eq!(in_service(&disks), [true, true, false]);
     assert!(troubles(&disks).contains("/disk2: out of service: it cannot be read"));
     let values = rack.fill(&disks, 90, 1000).await;
-    rack.sims[2].set_faults(HEALTHY);
+    rack.sims[2].set_faults(Faults::NONE);
     until(LATER, "", || in_service(&disks)[2]).await;
     assert_eq!(there(&disks, &values).await, 90);
     assert_eq!(disks.directories()[2].size_bytes, 0);
     drop(disks);
     rack.kill();
-    rack.sims.iter().for_each(|sim| sim.set_faults(Faults { broken: Some(EIO), ..HEALTHY }));
+    rack.sims.iter().for_each(|sim| sim.set_faults(Faults { broken: Some(EIO), ..Faults::NONE }));
     assert!(rack.try_open().await.is_err(), "none can be used");
-    rack.sims[2].set_faults(HEALTHY);
+    rack.sims[2].set_faults(Faults::NONE);
     let disks = rack.open().await;
     assert!(is_gone(&disks, &values[0].key).await, "one of three knows nothing of the others");
 }

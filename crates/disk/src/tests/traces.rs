@@ -1,4 +1,5 @@
-//! The sized traces, replayed against the whole tier on a simulated disk, beside an exact LRU.
+//! The sized traces, replayed against the whole tier on a real disk, beside an exact LRU. (The simulated disk remembers what a loss of
+//! power would undo: all that is never synced, so everything.)
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -11,10 +12,11 @@ use elcache_core::key::Key;
 use elcache_core::tier::{Lookup, NewBody, Tier};
 use elcache_core::value::{Metadata, Version};
 use elcache_traces::Request;
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use super::support::{Dice, NOW_MS, World};
-use crate::io::sim::Sim;
+use crate::io::{Engine, start};
 use crate::tier::DiskTier;
 
 /// Traces, and bytes of the cache.
@@ -48,20 +50,25 @@ fn lru(requests: &[Request], capacity: u64) -> usize {
     hits
 }
 
+/// Locks for keys: whoever asks for what somebody else is storing waits for it, as with any client that fetches it once.
+const LOCKS: u64 = 4096;
+
 /// Asks for everything in order, `clients` at once, and stores what is missing.
 async fn replay(tier: &Arc<DiskTier>, world: &World, requests: &Arc<Vec<Request>>, clients: usize) -> usize {
     let largest = requests.iter().map(|request| request.size).max().unwrap_or(0);
     let content = Bytes::from(Dice::new(1).bytes(largest as usize));
     let next = Arc::new(AtomicUsize::new(0));
+    let locks: Arc<Vec<_>> = Arc::new((0..LOCKS).map(|_| Mutex::new(())).collect());
     let mut tasks = JoinSet::new();
     for _ in 0..clients {
         let (tier, arena, requests) = (Arc::clone(tier), Arc::clone(&world.arena), Arc::clone(requests));
-        let (content, next) = (content.clone(), Arc::clone(&next));
+        let (content, next, locks) = (content.clone(), Arc::clone(&next), Arc::clone(&locks));
         tasks.spawn(async move {
             let mut hits = 0;
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(request) = requests.get(at) else { return hits };
+                let _alone = locks[(request.key % LOCKS) as usize].lock().await;
                 let key = Key::new(request.key.to_le_bytes().to_vec()).unwrap();
                 match tier.root(&key).get().await {
                     Lookup::Hit(_) => hits += 1,
@@ -104,11 +111,15 @@ async fn soak_sized_traces_beside_an_exact_lru() {
         let percent = |hits: usize| 100.0 * hits as f64 / requests.len() as f64;
         let exact = percent(lru(&requests, usable));
         for clients in [1, 32] {
-            let world = World::with(|config| {
+            let mut world = World::with(|config| {
                 config.max_bytes = (usable as f64 / config.high_watermark) as u64;
                 config.segment_bytes = Some(config.max_bytes / SEGMENTS);
             });
-            let tier = world.open(&Arc::new(Sim::new(1))).await;
+            world.path = std::env::temp_dir().join(format!("elcache-traces-{}", std::process::id()));
+            let lock = crate::lock(&world.path).unwrap();
+            let device = start(Engine::Auto, 64).unwrap().device;
+            let tier = world.open_with(device, Some(lock)).await.unwrap();
+            tier.recovered().await;
             let hits = percent(replay(&tier, &world, &requests, clients).await);
             let report = tier.report();
             let first = report.written_bytes - report.rewritten_bytes;
@@ -120,6 +131,8 @@ async fn soak_sized_traces_beside_an_exact_lru() {
                 report.written_bytes as f64 / report.stored_bytes as f64,
             )
             .unwrap();
+            drop(tier);
+            std::fs::remove_dir_all(&world.path).unwrap();
             assert_eq!((report.io_errors, report.damaged), (0, 0));
             assert!(hits > exact - 1.0, "{hits} is more than a point below {exact}");
             assert!(report.written_bytes as f64 <= 1.3 * first as f64, "too much is written again");
