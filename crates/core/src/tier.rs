@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::key::{Key, KeyHash};
 use crate::payload::{Filled, Payload};
+use crate::staging::Staging;
 use crate::value::{Metadata, Version};
 
 /// An answer that is there, or a future of it.
@@ -231,6 +232,8 @@ pub enum NewBody<'a> {
     },
     /// More than one chunk, which with their pages are in a slower tier.
     Elsewhere,
+    /// More than one chunk: those of the draft that the metadata names, all of whose pages the tier's [`Staging`] has.
+    Draft,
 }
 
 /// What a tier is about to evict.
@@ -404,6 +407,11 @@ pub trait Tier: Send + Sync + 'static {
     /// which [`Tier::remove`] refuses.
     fn takes_values(&self) -> bool {
         true
+    }
+
+    /// Where it keeps drafts, if it does.
+    fn staging(&self) -> Option<&dyn Staging> {
+        None
     }
 
     /// Whether more has been written to it lately than should be.

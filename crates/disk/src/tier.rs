@@ -324,7 +324,7 @@ impl Disk {
                 drop(staged);
                 root
             }
-            NewBody::Elsewhere => Err(Refusal::Failed),
+            NewBody::Elsewhere | NewBody::Draft => Err(Refusal::Failed),
         }
     }
 

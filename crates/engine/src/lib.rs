@@ -10,7 +10,7 @@
 //! - `promote`, `flights`: from a slower tier into the fastest, once for all who wait for it.
 //! - [`outcome`]: what can come of it all.
 //! - `admit`, `seen`: which values the disk gets.
-//! - `sparse`: values that many writers put together: what is written of them.
+//! - [`sparse`]: values that many writers put together.
 //! - `hashing`: BLAKE3 and SHA-256, off the network's threads where it takes long.
 //! - `manifest`: chunk digests into pages and back.
 //! - [`stats`]: the numbers of `/stats`.
@@ -34,7 +34,7 @@ pub mod outcome;
 mod promote;
 pub mod reader;
 mod seen;
-mod sparse;
+pub mod sparse;
 pub mod stats;
 pub mod upload;
 
@@ -43,5 +43,6 @@ pub use demote::Demoter;
 pub use engine::{Engine, EngineConfig, MAX_SMALL};
 pub use outcome::{Found, Opened, PutOptions, ReadFailed, Readable, Stored, Value, WriteError};
 pub use reader::Reader;
+pub use sparse::{Missing, Range, Sparse, SparseError, Status};
 pub use stats::{Stats, TierStats};
 pub use upload::Upload;

@@ -182,6 +182,7 @@ impl MemoryTier {
                 self.store.put(Kind::Value, key.as_bytes(), &[&head], Some(pages), None)
             }
             NewBody::Chunks { staged, pages } => self.commit_chunks(key, meta, staged, &pages),
+            NewBody::Draft => Err(NoRoom),
             NewBody::Elsewhere => {
                 let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
                 self.store.put(Kind::Root, key.as_bytes(), &[&head], None, None)

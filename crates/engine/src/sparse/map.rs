@@ -78,11 +78,11 @@ pub(crate) enum Source {
 
 /// Ranges of which not every byte is written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Missing {
+pub struct Missing {
     /// Start and end, in rising order; none touches the next.
-    pub(crate) ranges: Vec<(u64, u64)>,
+    pub ranges: Vec<(u64, u64)>,
     /// There are more behind them.
-    pub(crate) truncated: bool,
+    pub truncated: bool,
 }
 
 /// What is to be done after a write of a chunk.
