@@ -28,5 +28,6 @@ mod metadata;
 mod pages;
 mod process;
 mod ranges;
+mod sparse_writers;
 mod uploads;
 mod values;
