@@ -624,6 +624,26 @@ mod tests {
         assert_eq!((store.has(Kind::Chunk, &layout::chunk_name(&chunk(1))), store.used_bytes()), (false, 0));
     }
 
+    /// A value that has a chunk over and over again was counted as many times, and lost it only once: its root was not evicted
+    /// like others when nothing of it was left, and a look-up found it still.
+    #[test]
+    fn a_chunk_that_a_value_has_twice_counts_once() {
+        let config = StoreConfig { shards: Some(1), capacity_bytes: None, seed: 1 };
+        let store = Store::new(&config, Budget::new(64 << 20)).unwrap();
+        let key = Key::new(&b"large"[..]).unwrap();
+        let owner = Owner { key: key.hash(), version: Version { view: 0, sequence: 1 } };
+        let chunk = ChunkRef { digest: Digest([1; 32]), number: 0, len: 5000 };
+        let mut body = PageBuffer::new(&store.pool, 5000).unwrap();
+        fill(&mut body, &[1; 5000]);
+        store.open_value(owner, &key);
+        store.put_chunk(&chunk, body, owner).unwrap();
+        assert!((1..20).all(|number| store.share_chunk(&ChunkRef { number, ..chunk }, owner)));
+        store.seal_value(owner);
+        assert!(store.values.has_chunks(owner));
+        assert!(store.evict(None).is_some() && !store.has(Kind::Chunk, &layout::chunk_name(&chunk)));
+        assert!(!store.values.has_chunks(owner));
+    }
+
     /// Whoever made room met the root of a large value that had gone, and dropped thousands of pages before it went on.
     #[test]
     fn a_large_value_that_is_gone_is_dropped_page_by_page() {
