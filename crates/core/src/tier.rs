@@ -92,6 +92,17 @@ impl<T> Lookup<T> {
     }
 }
 
+/// Whether something is in a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is here.
+    Here,
+    /// It is not here.
+    Absent,
+    /// If it is here, then in a part that cannot be read at the moment.
+    OutOfReach,
+}
+
 /// Why a tier did not take something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -361,6 +372,12 @@ pub trait Tier: Send + Sync + 'static {
 
     /// Whether it has a chunk, without counting it as a use.
     fn has_chunk(&self, chunk: &ChunkRef) -> Reply<'_, bool>;
+
+    /// Which of these chunks it has, in their order, without counting a use: one call for those of a page instead of one for each.
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>>;
+
+    /// Rises whenever chunks or pages may have gone from it, or out of reach. As long as it has not, it has all that it had.
+    fn shrunk(&self) -> u64;
 
     /// Promises that `bytes` more of unfinished uploads will find room. Waits for its turn, bounded by the time
     /// that a request may wait.

@@ -71,6 +71,8 @@ pub(crate) struct Counters {
     pub(crate) evicted: AtomicU64,
     /// Values whose time was over.
     pub(crate) expired: AtomicU64,
+    /// Times that chunks or pages may have gone.
+    pub(crate) shrunk: AtomicU64,
     /// Bytes that came from the disk.
     pub(crate) read: AtomicU64,
     /// Bytes of records that were written again before their segment went.
@@ -325,6 +327,7 @@ impl Disk {
     pub(crate) fn bury(&self, name: &Name, entry: &Entry) {
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
         if self.pins.bury(&self.index, name, &entry.place) {
+            self.counters.shrunk.fetch_add(1, Ordering::Release);
             tracing::warn!(segment = entry.place.segment, "a record does not verify and is dropped");
         }
     }

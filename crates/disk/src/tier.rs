@@ -12,8 +12,8 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
 use elcache_core::tier::{
-    Above, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Refusal, Reply,
-    Root, Staged, Tier, TierName, Usage,
+    Above, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal,
+    Reply, Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
@@ -498,6 +498,28 @@ impl Tier for DiskTier {
             Some(entry) => Reply::Ready(is(entry)),
             None => Reply::Later(Box::pin(async move { self.disk.look_up(&name).await.is_ok_and(is) })),
         }
+    }
+
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>> {
+        let names: Vec<_> = chunks.iter().map(name::of_chunk).collect();
+        let presences = move || {
+            let presence = |entry: Option<Entry>| match entry {
+                Some(entry) if entry.kind == Known::Chunk => Presence::Here,
+                _ => Presence::Absent,
+            };
+            names.iter().map(|name| self.disk.look_up_now(name).map(presence)).collect::<Option<_>>()
+        };
+        match presences() {
+            Some(presences) => Reply::Ready(Lookup::Hit(presences)),
+            None => Reply::Later(Box::pin(async move {
+                let _ = self.disk.recovered().await;
+                presences().map_or(Lookup::Busy, Lookup::Hit)
+            })),
+        }
+    }
+
+    fn shrunk(&self) -> u64 {
+        self.disk.counters.shrunk.load(Ordering::Acquire)
     }
 
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {

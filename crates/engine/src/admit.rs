@@ -11,8 +11,9 @@ use elcache_core::payload::Payload;
 use elcache_core::tier::{Evicted, Leaving, Lookup, NewBody, Owner, PageRef, Refusal, Root, Tier, TierName};
 use elcache_core::tree;
 
-use crate::engine::{Engine, Search};
+use crate::engine::Engine;
 use crate::outcome::{PutOptions, Value, WriteError};
+use crate::search::Search;
 
 /// What goes to the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

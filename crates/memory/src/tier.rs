@@ -15,8 +15,8 @@ use elcache_core::key::Key;
 use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
 use elcache_core::staging::Staging;
 use elcache_core::tier::{
-    Above, Below, Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Refusal,
-    Reply, Root, Staged, Tier, TierName, Usage,
+    Above, Below, Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Presence,
+    Refusal, Reply, Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use parking_lot::{Mutex, RwLock};
@@ -370,6 +370,18 @@ impl Tier for MemoryTier {
 
     fn has_chunk(&self, chunk: &ChunkRef) -> Reply<'_, bool> {
         Reply::Ready(self.store.has(Kind::Chunk, &layout::chunk_name(chunk)))
+    }
+
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>> {
+        let presence = |chunk: &ChunkRef| match self.store.has(Kind::Chunk, &layout::chunk_name(chunk)) {
+            true => Presence::Here,
+            false => Presence::Absent,
+        };
+        Reply::Ready(Lookup::Hit(chunks.iter().map(presence).collect()))
+    }
+
+    fn shrunk(&self) -> u64 {
+        self.store.shrunk()
     }
 
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {

@@ -294,6 +294,12 @@ impl Shared {
         self.progress.send_modify(|progress| *progress += 1);
     }
 
+    /// Rises when something may have gone from a directory, or a directory with all that is in it.
+    fn shrunk(&self) -> u64 {
+        let gone: u64 = self.seats.iter().map(|seat| seat.counters.shrunk.load(Ordering::Acquire)).sum();
+        gone + *self.progress.borrow()
+    }
+
     /// Puts a directory to work.
     fn start(&self, number: usize, reach: Reach, identity: Identity) -> Result<Arc<Member>, DirectoryError> {
         let seat = &self.seats[number];

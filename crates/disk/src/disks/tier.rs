@@ -5,8 +5,8 @@ use std::sync::Arc;
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
 use elcache_core::tier::{
-    ChunkRef, DirectoryUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root,
-    Staged, Tier, TierName, Usage,
+    ChunkRef, DirectoryUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal,
+    Reply, Root, Staged, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use tokio::sync::Semaphore;
@@ -72,6 +72,23 @@ impl Shared {
         }
         // One that has stopped serving meanwhile has it still.
         if view.is_held(&name) { Lookup::Busy } else { missed }
+    }
+
+    /// Which of these names are here; waits until it is known of all of them.
+    async fn presences(&self, names: &[Name], is: fn(&Entry) -> bool) -> Lookup<Vec<Presence>> {
+        let mut progress = self.progress.subscribe();
+        let search = async {
+            loop {
+                progress.borrow_and_update();
+                if let Some(presences) = self.view().presences(names, is) {
+                    return Lookup::Hit(presences);
+                }
+                if progress.changed().await.is_err() {
+                    return Lookup::Busy;
+                }
+            }
+        };
+        timeout(self.patience, search).await.unwrap_or(Lookup::Busy)
     }
 
     /// Waits until all that serve have found everything: the directories then.
@@ -288,6 +305,18 @@ impl Tier for Disks {
                 found.is_ok_and(|view| matches!(view.find(&name, is_chunk), Found::Here))
             })),
         }
+    }
+
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>> {
+        let names: Vec<_> = chunks.iter().map(name::of_chunk).collect();
+        match self.shared.view().presences(&names, is_chunk) {
+            Some(presences) => Reply::Ready(Lookup::Hit(presences)),
+            None => Reply::Later(Box::pin(async move { self.shared.presences(&names, is_chunk).await })),
+        }
+    }
+
+    fn shrunk(&self) -> u64 {
+        self.shared.shrunk()
     }
 
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {

@@ -13,8 +13,8 @@ use elcache_core::clock::{Clock, SystemClock};
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
 use elcache_core::tier::{
-    ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root, Staged, Tier,
-    TierName, Usage,
+    ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal, Reply, Root, Staged,
+    Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use elcache_engine::{Engine, EngineConfig};
@@ -65,6 +65,19 @@ impl Tier for Lossy {
             return Reply::Ready(false);
         }
         self.inner.has_chunk(chunk)
+    }
+
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>> {
+        let gone_from = self.gone_from.load(Ordering::Relaxed);
+        let here = self.inner.has_chunks(chunks).now().and_then(Lookup::hit).unwrap_or_default();
+        let here = chunks.iter().zip(here);
+        let presences =
+            here.map(|(chunk, here)| if chunk.number < gone_from { here } else { Presence::Absent });
+        Reply::Ready(Lookup::Hit(presences.collect()))
+    }
+
+    fn shrunk(&self) -> u64 {
+        self.gone_from.load(Ordering::Relaxed).wrapping_neg() + self.inner.shrunk()
     }
 
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
