@@ -49,6 +49,10 @@ pub struct EngineConfig {
     pub prefetch_chunks: u32,
     /// What the disk gets.
     pub admission: Admission,
+    /// Uploads by ranges that may be open.
+    pub uploads: usize,
+    /// How long one may rest before it is given up.
+    pub upload_ttl: Duration,
 }
 
 impl Default for EngineConfig {
@@ -58,6 +62,8 @@ impl Default for EngineConfig {
             room_wait: Duration::from_secs(15),
             prefetch_chunks: 2,
             admission: Admission::default(),
+            uploads: 1000,
+            upload_ttl: Duration::from_secs(24 * 60 * 60),
         }
     }
 }

