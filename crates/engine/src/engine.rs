@@ -301,6 +301,11 @@ impl Engine {
         Some(Demoter::start(Arc::clone(&self.order), Arc::clone(slower), max_bytes, asked_for))
     }
 
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The memory budget.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget

@@ -108,11 +108,6 @@ pub struct SparseUsage {
 }
 
 impl Engine {
-    /// What all uploads take up at the moment.
-    pub fn sparse_usage(&self) -> SparseUsage {
-        SparseUsage::default()
-    }
-
     /// Opens an upload of a value of `size` bytes; its id. The condition, the length and the digest of the options mean nothing here.
     pub async fn sparse_open(
         self: &Arc<Self>,
@@ -168,6 +163,7 @@ impl Engine {
         draft.staging()?.open(&draft.opening).get().await.map_err(crate::engine::refused)?;
         let id = draft.opening.draft;
         claim.opened(draft);
+        self.metrics().uploads.opened.inc();
         Ok(id)
     }
 
@@ -250,7 +246,8 @@ impl Sparse {
         len: Option<u64>,
         sha256: Option<[u8; 32]>,
     ) -> Result<Range, SparseError> {
-        Range::new(self, from, len, sha256).await
+        let range = Range::new(self, from, len, sha256).await;
+        range.inspect_err(|_| self.engine.metrics().uploads.ranges_refused.inc())
     }
 
     /// How far it is, with at most so many missing ranges from this offset on.
