@@ -26,7 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use crate::engine::{Engine, refused, to_the_end};
-use crate::outcome::Readable;
+use crate::outcome::{Readable, WriteError};
 use crate::search::{Missing, NotNow, Search, Tally, by_page};
 
 /// Values of which something is remembered.
@@ -333,7 +333,7 @@ impl Engine {
             for tier in engine.tiers().iter().rev() {
                 tier.remove(&value.key).get().await.map_err(refused)?;
             }
-            Ok(true)
+            Ok::<_, WriteError>(true)
         });
         removed.await.unwrap_or(false)
     }
