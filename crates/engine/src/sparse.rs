@@ -3,7 +3,8 @@
 //! # Layout
 //! - [`map`]: what of the whole value is written, and where its bytes are;
 //! - [`chunk`]: the same of one chunk: a base, and layers on it;
-//! - [`runs`]: disjoint ranges.
+//! - [`runs`]: disjoint ranges;
+//! - [`ledger`]: room that all uploads hold together.
 //!
 //! # Invariants
 //! - None of it does I/O or waits. Whoever changes a map has made durable before what the map is told, and lets go afterwards
@@ -13,6 +14,7 @@
 #![allow(dead_code, unused_variables, clippy::todo, clippy::unused_async)]
 
 mod chunk;
+mod ledger;
 mod map;
 mod runs;
 
