@@ -12,7 +12,7 @@ use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled};
 use elcache_core::span::Span;
 use elcache_core::tier::{
-    ChunkRef, DirectoryUsage, Lookup, NewBody, Owner, PageRef, Refusal, Staged, Tier, TierName,
+    ChunkRef, DirectoryUsage, Lookup, NewBody, Owner, PageRef, Refusal, StagedPage, Tier, TierName,
 };
 use elcache_core::tree;
 use elcache_core::value::{Metadata, Version};
@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use crate::admit::Admission;
 use crate::demote::Demoter;
 use crate::flights::Flights;
-use crate::manifest;
+use crate::manifest::{self, PageCopy};
 use crate::order::Order;
 use crate::outcome::{Found, Opened, PutOptions, Readable, Stored, Value, WriteError};
 use crate::reader::Reader;
@@ -87,8 +87,8 @@ pub(crate) enum Source<'a> {
     Small(&'a [u8]),
     /// At most one chunk.
     Filled(Filled),
-    /// Chunks that the home has, and the pages that list them.
-    Chunks { staged: Vec<Staged>, pages: Vec<bytes::Bytes>, size: u64 },
+    /// Pages of a draft that the home has, with their chunks; and what other tiers get of them.
+    Pages { draft: Version, pages: Vec<StagedPage>, copies: Vec<PageCopy>, size: u64 },
 }
 
 impl Engine {
@@ -340,7 +340,8 @@ impl Engine {
             // What it has stays there, and nothing may come in its place.
             tier.remove(key).get().await.map_err(refused)?;
         }
-        let meta = self.metadata(options, source.size(), digest, current.is_none());
+        let mut meta = self.metadata(options, source.size(), digest, current.is_none());
+        meta.draft = source.draft();
         let copy = match source {
             Source::Small(bytes) => {
                 home.commit(key, &meta, NewBody::Borrowed(bytes)).get().await.map_err(refused)?;
@@ -352,10 +353,9 @@ impl Engine {
                 home.commit(key, &meta, NewBody::Filled(filled)).get().await.map_err(refused)?;
                 copy.map_or(Source::Small(&[]), Source::Filled)
             }
-            Source::Chunks { staged, pages, size } => {
-                let body = NewBody::Chunks { staged, pages: pages.clone() };
-                home.commit(key, &meta, body).get().await.map_err(refused)?;
-                Source::Chunks { staged: Vec::new(), pages, size }
+            Source::Pages { draft, pages, copies, size } => {
+                home.commit(key, &meta, NewBody::Pages(pages)).get().await.map_err(refused)?;
+                Source::Pages { draft, pages: Vec::new(), copies, size }
             }
         };
         self.settle(home, key, &meta, copy).await?;
@@ -400,13 +400,23 @@ impl Engine {
         Ok(())
     }
 
+    /// A version for a value that is not committed yet, newer than all that the tiers have.
+    pub(crate) async fn reserve(&self) -> Result<Version, WriteError> {
+        self.ready().await?;
+        Ok(self.next_version())
+    }
+
+    fn next_version(&self) -> Version {
+        Version { view: 0, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) }
+    }
+
     fn metadata(&self, options: &PutOptions, size: u64, digest: Digest, created: bool) -> Metadata {
         let now_ms = self.clock.now_ms();
         let lifetime_ms = options.ttl_seconds.map(|seconds| seconds.get().saturating_mul(1000));
         Metadata {
             size,
             digest,
-            version: Version { view: 0, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) },
+            version: self.next_version(),
             draft: None,
             modified_ms: now_ms,
             expires_ms: lifetime_ms.map(|lifetime_ms| now_ms.saturating_add(lifetime_ms)),
@@ -437,8 +447,12 @@ impl Source<'_> {
         match self {
             Self::Small(bytes) => bytes.len() as u64,
             Self::Filled(filled) => filled.len() as u64,
-            Self::Chunks { size, .. } => *size,
+            Self::Pages { size, .. } => *size,
         }
+    }
+
+    fn draft(&self) -> Option<Version> {
+        if let Self::Pages { draft, .. } = self { Some(*draft) } else { None }
     }
 }
 
@@ -464,9 +478,8 @@ async fn keep_copy(tier: &dyn Tier, key: &Key, meta: &Metadata, copy: &mut Sourc
     let body = match std::mem::replace(copy, Source::Small(&[])) {
         Source::Small(bytes) => NewBody::Borrowed(bytes),
         Source::Filled(filled) => NewBody::Filled(filled),
-        Source::Chunks { pages, .. } => {
-            let owner = meta.owner(key.hash());
-            (0..).zip(&pages).for_each(|(number, page)| tier.keep_page(&PageRef { owner, number }, page));
+        Source::Pages { copies, .. } => {
+            copies.iter().for_each(|copy| copy.keep_in(tier));
             NewBody::Elsewhere
         }
     };
