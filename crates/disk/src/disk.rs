@@ -60,6 +60,8 @@ pub(crate) enum Tried {
 pub(crate) struct Counters {
     /// Records and blocks that did not verify.
     pub(crate) damaged: AtomicU64,
+    /// What unfinished uploads count on and may not be there any more.
+    pub(crate) lost: AtomicU64,
     /// Operations that failed.
     pub(crate) failed: AtomicU64,
     /// Bytes that went to the disk.
@@ -326,8 +328,9 @@ impl Disk {
     /// What is at this place does not verify: it is not looked at again.
     pub(crate) fn bury(&self, name: &Name, entry: &Entry) {
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-        if self.pins.bury(&self.index, name, &entry.place) {
+        if let Some(before) = self.pins.bury(&self.index, name, &entry.place) {
             self.counters.shrunk.fetch_add(1, Ordering::Release);
+            self.counters.lost.fetch_add(u64::from(before.pinned), Ordering::Release);
             tracing::warn!(segment = entry.place.segment, "a record does not verify and is dropped");
         }
     }

@@ -16,13 +16,18 @@ pub(crate) fn of_key(key: &Key) -> Name {
 
 /// The name of a chunk.
 pub(crate) fn of_chunk(chunk: &ChunkRef) -> Name {
-    short(&chunk.digest.0)
+    of_digest(&chunk.digest.0)
+}
+
+/// The name of the chunk of a digest.
+pub(crate) fn of_digest(digest: &[u8]) -> Name {
+    short(digest)
 }
 
 /// What the index knows a record of this kind and name by.
 pub(crate) fn of_record(kind: Kind, name: &[u8]) -> Name {
     match kind {
-        Kind::Chunk => short(name),
+        Kind::Chunk => of_digest(name),
         Kind::Page => short(&blake3::derive_key(PAGE_CONTEXT, name)),
         Kind::Value | Kind::Root | Kind::Tombstone | Kind::Index => short(blake3::hash(name).as_bytes()),
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
-use crate::index::entry::{Entry, Name, Place};
+use crate::index::entry::{Entry, Kind, Name, Place};
 use crate::index::{Index, Refused};
 
 /// Holds that are no bit in the index.
@@ -32,12 +32,10 @@ impl Pins {
         }
     }
 
-    /// Holds it once less.
-    pub(crate) fn release(&self, index: &Index, name: &Name) {
+    /// Holds it once less; false when nobody holds it.
+    pub(crate) fn release(&self, index: &Index, name: &Name) -> bool {
         let mut more = self.more.lock();
-        if !take_one(&mut more, name) {
-            index.unpin(name);
-        }
+        take_one(&mut more, name) || index.unpin(name)
     }
 
     /// As [`Index::put`]: what somebody holds is pinned from then on.
@@ -51,13 +49,13 @@ impl Pins {
     }
 
     /// As [`Index::bury`]: whoever holds it holds nothing then.
-    pub(crate) fn bury(&self, index: &Index, name: &Name, place: &Place) -> bool {
+    pub(crate) fn bury(&self, index: &Index, name: &Name, place: &Place) -> Option<Entry> {
         let mut more = self.more.lock();
-        let Some(before) = index.bury(name, place) else { return false };
+        let before = index.bury(name, place)?;
         if before.pinned {
             *more.entry(*name).or_default() += 1;
         }
-        true
+        Some(before)
     }
 
     /// What is at this place goes, though it is held.
@@ -88,18 +86,33 @@ fn take_one(more: &mut HashMap<Name, u32>, name: &Name) -> bool {
 pub(crate) struct Pin {
     disk: Arc<Disk>,
     name: Name,
+    /// Somebody else lets go of it.
+    is_left: bool,
 }
 
 impl Pin {
     pub(crate) fn new(disk: &Arc<Disk>, name: &Name) -> Self {
         disk.pins.hold(&disk.index, name);
-        Self { disk: Arc::clone(disk), name: *name }
+        Self { disk: Arc::clone(disk), name: *name, is_left: false }
+    }
+
+    /// Whether what is held is there: the directory may be out of service by now, or may have lost it.
+    pub(crate) fn is_there(&self) -> bool {
+        let entry = self.disk.index.get(&self.name);
+        !self.disk.gate.is_shut() && entry.is_some_and(|entry| entry.kind != Kind::Dead)
+    }
+
+    /// Leaves it held: somebody else lets go of it, by its name.
+    pub(crate) fn leave(mut self) {
+        self.is_left = true;
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.disk.pins.release(&self.disk.index, &self.name);
+        if !self.is_left {
+            self.disk.pins.release(&self.disk.index, &self.name);
+        }
     }
 }
 
@@ -111,7 +124,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::index::entry::{InFile, Kind};
+    use crate::index::entry::InFile;
 
     const NAMES: u8 = 4;
 
@@ -151,13 +164,15 @@ mod tests {
         fn release(&mut self, n: u8) {
             if let Some(count) = self.counts.get_mut(&n).filter(|count| **count > 0) {
                 *count -= 1;
-                self.pins.release(&self.index, &[n; 16]);
+                assert!(self.pins.release(&self.index, &[n; 16]));
+            } else {
+                assert!(!self.pins.release(&self.index, &[n; 16]));
             }
         }
 
         fn bury(&mut self, n: u8) {
             let Some(entry) = self.entries.get_mut(&n) else { return };
-            assert!(self.pins.bury(&self.index, &[n; 16], &entry.place));
+            assert!(self.pins.bury(&self.index, &[n; 16], &entry.place).is_some());
             entry.kind = Kind::Dead;
         }
 

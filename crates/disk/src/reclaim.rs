@@ -266,6 +266,7 @@ impl Disk {
             tracing::error!(segment = segment.number, "what unfinished uploads count on cannot be read");
             self.counters.damaged.fetch_add(left.len() as u64, Ordering::Relaxed);
             left.iter().for_each(|(name, entry)| self.pins.lose(&self.index, name, &entry.place));
+            self.counters.lost.fetch_add(left.len() as u64, Ordering::Release);
         }
         Ok(saved())
     }

@@ -7,6 +7,7 @@
 //! # Layout
 //! - this file: the directories are opened, and what is said of them.
 //! - `tier`: what the coordinator asks of them.
+//! - `staged`: pages of unfinished values, and what holds their chunks.
 //! - `view`: the directories as they are at a moment.
 //! - `keeper`: the task that looks whether one fails, or serves again. `changes`: what it does then.
 //! - `home`, `epoch`: what is decided, as plain functions.
@@ -16,6 +17,7 @@ pub(crate) mod epoch;
 pub(crate) mod home;
 mod keeper;
 mod opening;
+mod staged;
 mod tier;
 mod view;
 
@@ -117,7 +119,8 @@ pub struct Condition {
 /// Tier 2: all directories of a node.
 pub struct Disks {
     shared: Arc<Shared>,
-    keeper: JoinHandle<()>,
+    /// What goes on beside: looking after the directories, letting go of pages.
+    tasks: [JoinHandle<()>; 2],
 }
 
 /// A directory of the configuration, whether it can be used or not.
@@ -156,6 +159,8 @@ struct Shared {
     progress: watch::Sender<u64>,
     /// What uploads may still be promised.
     room: Arc<Semaphore>,
+    /// Pages that are to be let go of.
+    leaving_pages: staged::Leaving,
     /// How fast all of them together may be written to.
     pace: Arc<Pace>,
     /// The highest epoch that any directory may have heard of. One at a time changes the set.
@@ -184,8 +189,11 @@ impl Disks {
     /// When one of them belongs to somebody else or cannot be understood, or when none can be read.
     pub async fn open(parts: DisksParts) -> Result<Arc<Self>, DisksError> {
         let shared = opening::open(parts).await?;
-        let keeper = tokio::spawn(keeper::keep(Arc::clone(&shared)));
-        Ok(Arc::new(Self { shared, keeper }))
+        let tasks = [
+            tokio::spawn(keeper::keep(Arc::clone(&shared))),
+            tokio::spawn(staged::let_go(Arc::clone(&shared))),
+        ];
+        Ok(Arc::new(Self { shared, tasks }))
     }
 
     /// What the directories call the node.
@@ -225,7 +233,7 @@ impl Disks {
         // What hangs is shut by the keeper.
         closing.join_all().await;
         view.members.iter().for_each(|member| member.disk.gate.shut("the node stops"));
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 
     /// Waits until everything is found that is there.
@@ -239,7 +247,7 @@ impl Disks {
 
 impl Drop for Disks {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
 use elcache_core::tier::{
     ChunkRef, DirectoryUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal,
-    Reply, Root, Staged, Tier, TierName, Usage,
+    Reply, Root, Staged, StagedPage, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use tokio::sync::Semaphore;
@@ -19,12 +20,6 @@ use crate::format::record::Kind;
 use crate::index::entry::{Entry, Kind as Known, Name};
 use crate::name;
 use crate::tier::{PROMISE, largest_promise};
-
-/// A chunk of an unfinished upload, and the directory that has it.
-struct Kept {
-    disk: Arc<Disk>,
-    _hold: Hold,
-}
 
 impl Shared {
     /// Waits until a name is found or cannot be: the directories as they are then.
@@ -91,8 +86,14 @@ impl Shared {
         timeout(self.patience, search).await.unwrap_or(Lookup::Busy)
     }
 
+    pub(super) async fn read_page(&self, page: &PageRef) -> Lookup<Payload> {
+        let name = name::of_record(Kind::Page, &page.to_bytes());
+        let read = |disk: Arc<Disk>| async move { disk.find_page(page).await };
+        self.read(name, is_page, read).await
+    }
+
     /// Waits until all that serve have found everything: the directories then.
-    async fn recovered(&self) -> Result<Arc<View>, Refusal> {
+    pub(super) async fn recovered(&self) -> Result<Arc<View>, Refusal> {
         let view = self.view();
         if !view.knows_all() {
             return Err(Refusal::Failed);
@@ -125,18 +126,13 @@ impl Shared {
     }
 
     async fn commit(&self, key: &Key, meta: &Metadata, body: NewBody<'_>) -> Result<(), Refusal> {
-        let (body, staged) = match body {
-            NewBody::Chunks { staged, pages } => (NewBody::Chunks { staged: Vec::new(), pages }, staged),
-            body => (body, Vec::new()),
-        };
-        if !staged.iter().all(is_kept) {
-            return Err(Refusal::Failed);
+        if let NewBody::Pages(pages) = &body {
+            self.still_kept(pages).await?;
         }
         let home = self.clear(key).await?;
         let mut doubt = Doubt { member: &home, name: name::of_key(key), is_written: false };
         let committed = home.disk.commit_value(key, meta, body).await;
         doubt.is_written = committed.is_ok();
-        drop(staged);
         committed
     }
 
@@ -160,9 +156,7 @@ impl Shared {
         let has_room =
             |member: &Member| member.disk.index.total().pinned + len <= largest_promise(&member.disk.config);
         let home = view.home_among(&name, has_room).or_else(|| view.home(&name)).ok_or(Refusal::Failed)?;
-        let Staged { chunk, hold } = home.disk.stage_chunk(chunk, data).await?;
-        let kept = Kept { disk: Arc::clone(&home.disk), _hold: hold };
-        Ok(Staged { chunk, hold: Box::new(kept) })
+        home.disk.stage_chunk(chunk, data).await
     }
 
     async fn demote(&self, evicted: Evicted) -> Result<(), Refusal> {
@@ -219,17 +213,11 @@ impl Shared {
     }
 }
 
-/// Whether a chunk is where it was staged: its directory may be out of service by now, or may have lost it.
-fn is_kept(staged: &Staged) -> bool {
-    let kept = staged.hold.downcast_ref::<Kept>();
-    kept.is_some_and(|kept| !kept.disk.gate.is_shut() && kept.disk.has(&staged.chunk))
-}
-
 fn is_page(entry: &Entry) -> bool {
     entry.kind == Known::Page
 }
 
-fn is_chunk(entry: &Entry) -> bool {
+pub(super) fn is_chunk(entry: &Entry) -> bool {
     entry.kind == Known::Chunk
 }
 
@@ -278,9 +266,7 @@ impl Tier for Disks {
 
     fn page(&self, page: &PageRef) -> Reply<'_, Lookup<Payload>> {
         let page = *page;
-        let name = name::of_record(Kind::Page, &page.to_bytes());
-        let read = move |disk: Arc<Disk>| async move { disk.find_page(&page).await };
-        Reply::Later(Box::pin(self.shared.read(name, is_page, read)))
+        Reply::Later(Box::pin(async move { self.shared.read_page(&page).await }))
     }
 
     fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Part>> {
@@ -329,6 +315,15 @@ impl Tier for Disks {
 
     fn stage(&self, chunk: ChunkRef, data: Filled) -> Reply<'_, Result<Staged, Refusal>> {
         Reply::Later(Box::pin(self.shared.stage(chunk, data)))
+    }
+
+    fn stage_page(
+        &self,
+        page: PageRef,
+        digests: Bytes,
+        chunks: Vec<Staged>,
+    ) -> Reply<'_, Result<StagedPage, Refusal>> {
+        Reply::Later(Box::pin(self.shared.stage_page(page, digests, chunks)))
     }
 
     fn commit<'a>(
