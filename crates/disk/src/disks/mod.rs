@@ -7,6 +7,7 @@
 //! # Layout
 //! - this file: the directories are opened, and what is said of them.
 //! - `tier`: what the coordinator asks of them.
+//! - `staging`: what they keep of drafts. `restore`: what was kept is found again.
 //! - `view`: the directories as they are at a moment.
 //! - `keeper`: the task that looks whether one fails, or serves again. `changes`: what it does then.
 //! - `home`, `epoch`: what is decided, as plain functions.
@@ -16,6 +17,8 @@ pub(crate) mod epoch;
 pub(crate) mod home;
 mod keeper;
 mod opening;
+mod restore;
+mod staging;
 mod tier;
 mod view;
 
@@ -34,6 +37,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::home::DirectoryId;
+use self::staging::Drafts;
 use self::view::{Member, View};
 use crate::config::DiskConfig;
 use crate::directory::{Directory, DirectoryError, Lock, Reach, random_id};
@@ -118,6 +122,8 @@ pub struct Condition {
 pub struct Disks {
     shared: Arc<Shared>,
     keeper: JoinHandle<()>,
+    /// What goes on beside it for drafts.
+    staging: [JoinHandle<()>; 2],
 }
 
 /// A directory of the configuration, whether it can be used or not.
@@ -167,6 +173,7 @@ struct Shared {
     closing: AtomicBool,
     /// A faster tier, once it is known.
     above: OnceLock<Weak<dyn Above>>,
+    drafts: Drafts,
     patience: Duration,
     node: [u8; 16],
     node_name: String,
@@ -185,7 +192,9 @@ impl Disks {
     pub async fn open(parts: DisksParts) -> Result<Arc<Self>, DisksError> {
         let shared = opening::open(parts).await?;
         let keeper = tokio::spawn(keeper::keep(Arc::clone(&shared)));
-        Ok(Arc::new(Self { shared, keeper }))
+        let restore = tokio::spawn(restore::restore(Arc::clone(&shared)));
+        let let_go = tokio::spawn(staging::let_go(Arc::clone(&shared)));
+        Ok(Arc::new(Self { shared, keeper, staging: [restore, let_go] }))
     }
 
     /// What the directories call the node.
@@ -222,10 +231,17 @@ impl Disks {
         for member in view.serving().cloned() {
             closing.spawn(async move { member.tier.close().await });
         }
+        self.staging.iter().for_each(JoinHandle::abort);
         // What hangs is shut by the keeper.
         closing.join_all().await;
         view.members.iter().for_each(|member| member.disk.gate.shut("the node stops"));
         self.keeper.abort();
+    }
+
+    /// What uploads count on.
+    #[cfg(test)]
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.shared.view().members.iter().map(|member| member.disk.index.total().pinned).sum()
     }
 
     /// Waits until everything is found that is there.
@@ -240,6 +256,7 @@ impl Disks {
 impl Drop for Disks {
     fn drop(&mut self) {
         self.keeper.abort();
+        self.staging.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::epoch::{Fate, Says, Verdict, judge};
+use super::staging::Drafts;
 use super::view::View;
 use super::{Access, DirectoryParts, DisksError, DisksParts, HANGS, Life, Seat, Shared};
 use crate::directory::{DirectoryError, Reach, SEGMENTS, random_id, read_identity, write_identity};
@@ -67,6 +68,7 @@ pub(super) async fn open(parts: DisksParts) -> Result<Arc<Shared>, DisksError> {
         started: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         above: OnceLock::new(),
+        drafts: Drafts::default(),
         seats,
         node,
         node_name,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
+use elcache_core::staging::Staging;
 use elcache_core::tier::{
     ChunkRef, DirectoryUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root,
     Staged, Tier, TierName, Usage,
@@ -18,12 +19,25 @@ use crate::disk::{Disk, NotYet, is_value};
 use crate::format::record::Kind;
 use crate::index::entry::{Entry, Kind as Known, Name};
 use crate::name;
+use crate::pins::Pin;
 use crate::tier::{PROMISE, largest_promise};
 
 /// A chunk of an unfinished upload, and the directory that has it.
-struct Kept {
+pub(super) struct Kept {
     disk: Arc<Disk>,
-    _hold: Hold,
+    hold: Hold,
+}
+
+impl Kept {
+    /// Whether the chunk is where it was staged: its directory may be out of service by now, or may have lost it.
+    pub(super) fn is_here(&self, chunk: &ChunkRef) -> bool {
+        !self.disk.gate.is_shut() && self.disk.has(chunk)
+    }
+
+    /// It stays held.
+    pub(super) fn keep(self) {
+        let _ = self.hold.downcast::<Pin>().map(|pin| pin.keep());
+    }
 }
 
 impl Shared {
@@ -45,7 +59,7 @@ impl Shared {
     }
 
     /// Reads what is under a name from a directory that has it.
-    async fn read<T, F: Future<Output = Lookup<T>>>(
+    pub(super) async fn read<T, F: Future<Output = Lookup<T>>>(
         &self,
         name: Name,
         is: fn(&Entry) -> bool,
@@ -115,6 +129,9 @@ impl Shared {
         if !staged.iter().all(is_kept) {
             return Err(Refusal::Failed);
         }
+        if matches!(body, NewBody::Draft) {
+            self.home_of(&meta.owner(key.hash()))?;
+        }
         let home = self.clear(key).await?;
         let mut doubt = Doubt { member: &home, name: name::of_key(key), is_written: false };
         let committed = home.disk.commit_value(key, meta, body).await;
@@ -140,11 +157,10 @@ impl Shared {
         let view = self.recovered().await?;
         let name = name::of_chunk(&chunk);
         let len = data.len() as u64;
-        let has_room =
-            |member: &Member| member.disk.index.total().pinned + len <= largest_promise(&member.disk.config);
-        let home = view.home_among(&name, has_room).or_else(|| view.home(&name)).ok_or(Refusal::Failed)?;
+        let home = view.home_among(&name, |member| has_room(member, len)).or_else(|| view.home(&name));
+        let home = home.ok_or(Refusal::Failed)?;
         let Staged { chunk, hold } = home.disk.stage_chunk(chunk, data).await?;
-        let kept = Kept { disk: Arc::clone(&home.disk), _hold: hold };
+        let kept = Kept { disk: Arc::clone(&home.disk), hold };
         Ok(Staged { chunk, hold: Box::new(kept) })
     }
 
@@ -202,17 +218,20 @@ impl Shared {
     }
 }
 
-/// Whether a chunk is where it was staged: its directory may be out of service by now, or may have lost it.
 fn is_kept(staged: &Staged) -> bool {
-    let kept = staged.hold.downcast_ref::<Kept>();
-    kept.is_some_and(|kept| !kept.disk.gate.is_shut() && kept.disk.has(&staged.chunk))
+    staged.hold.downcast_ref::<Kept>().is_some_and(|kept| kept.is_here(&staged.chunk))
 }
 
-fn is_page(entry: &Entry) -> bool {
+/// Whether uploads have left room for so much of theirs in a directory.
+pub(super) fn has_room(member: &Member, len: u64) -> bool {
+    member.disk.index.total().pinned + len <= largest_promise(&member.disk.config)
+}
+
+pub(super) fn is_page(entry: &Entry) -> bool {
     entry.kind == Known::Page
 }
 
-fn is_chunk(entry: &Entry) -> bool {
+pub(super) fn is_chunk(entry: &Entry) -> bool {
     entry.kind == Known::Chunk
 }
 
@@ -331,6 +350,10 @@ impl Tier for Disks {
 
     fn demote(&self, evicted: Evicted) -> Reply<'_, Result<(), Refusal>> {
         Reply::Later(Box::pin(self.shared.demote(evicted)))
+    }
+
+    fn staging(&self) -> Option<&dyn Staging> {
+        Some(self)
     }
 
     fn usage(&self) -> Usage {
