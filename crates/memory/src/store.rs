@@ -194,13 +194,17 @@ impl Store {
 
     /// Notes that a value uses a chunk that is here already; false when it is not here any more.
     pub(crate) fn share_chunk(&self, chunk: &ChunkRef, owner: Owner) -> bool {
-        let bytes = layout::chunk_name(chunk);
-        let name = self.name(Kind::Chunk, &bytes);
-        let shared = self.shard(name.hash).add_owner(name, owner);
-        if shared {
-            self.values.add_chunk(owner);
+        self.share(self.name(Kind::Chunk, &layout::chunk_name(chunk)), owner)
+    }
+
+    fn share(&self, name: Name<'_>, owner: Owner) -> bool {
+        // Before: from then on it may be evicted.
+        self.values.add_chunk(owner);
+        let added = self.shard(name.hash).add_owner(name, owner);
+        if added != Some(true) {
+            self.values.drop_chunk(owner);
         }
-        shared
+        added.is_some()
     }
 
     /// Stores a chunk for a value.
@@ -211,6 +215,44 @@ impl Store {
         self.put(Kind::Chunk, &bytes, &[&head], Some(body), Some(owner)).inspect_err(|_| {
             self.values.drop_chunk(owner);
         })
+    }
+
+    /// Keeps a chunk that nobody finds and that is not evicted, as long as the reference lives. The caller counts it.
+    pub(crate) fn hold_chunk(&self, chunk: &ChunkRef, body: PageBuffer) -> Result<OwnedRef, NoRoom> {
+        let (bytes, head) = (layout::chunk_name(chunk), layout::encode_chunk(chunk));
+        let shard = self.shard(self.name(Kind::Chunk, &bytes).hash);
+        let mut body = Some(body);
+        let mut record = self.retry(None, || {
+            NewRecord::new(&self.pool, &[&head], body.take(), false).map_err(|returned| body = returned).ok()
+        })?;
+        for _ in 0..MAX_EVICTIONS {
+            match shard.hold(record) {
+                Ok(held) => return Ok(held),
+                Err(returned) => record = returned,
+            }
+            self.evict_from(shard, None).ok_or(NoRoom)?;
+        }
+        Err(NoRoom)
+    }
+
+    /// Has a chunk found that is held, for a value; false when it is here already, in a record of its own. It takes no memory
+    /// that it has not.
+    pub(crate) fn name_chunk(&self, digest: &Digest, held: &OwnedRef, owner: Owner) -> Result<bool, NoRoom> {
+        let name = self.name(Kind::Chunk, &digest.0);
+        let shard = self.shard(name.hash);
+        let admission = shard.admit(name, held.footprint() as u64 + ENTRY_OVERHEAD);
+        for _ in 0..MAX_EVICTIONS {
+            if self.share(name, owner) {
+                return Ok(false);
+            }
+            self.values.add_chunk(owner);
+            if shard.put_held(name, held, admission, owner) {
+                return Ok(true);
+            }
+            self.values.drop_chunk(owner);
+            self.evict_from(shard, Some(admission)).ok_or(NoRoom)?;
+        }
+        Err(NoRoom)
     }
 
     /// Stores a chunk for no value in particular: it is a copy.
@@ -244,6 +286,17 @@ impl Store {
         let has_chunks = self.values.close(owner);
         let pages = 0..tree::page_count(size);
         self.dropping.lock().push_back(Dropping { owner, pages, has_chunks });
+    }
+
+    /// Undoes, at once, what was stored for a value that has no root: its pages, and the claims on the chunks that these list.
+    pub(crate) fn undo_value<'a>(&self, owner: Owner, pages: impl Iterator<Item = (u64, &'a [u8])>) {
+        self.values.close(owner);
+        for (number, digests) in pages {
+            self.drop_chunks(digests, owner);
+            let page = PageRef { owner, number }.to_bytes();
+            let name = self.name(Kind::Page, &page);
+            self.shard(name.hash).remove(name, |_| true);
+        }
     }
 
     /// Drops at most one page, and its chunks: the largest value has thousands, and somebody may be waiting. False when there was
