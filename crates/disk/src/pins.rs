@@ -32,10 +32,26 @@ impl Pins {
         }
     }
 
+    /// Holds what is under a name once more, if there is something that may be held.
+    pub(crate) fn hold_if(&self, index: &Index, name: &Name, may: impl Fn(&Entry) -> bool) -> bool {
+        let mut more = self.more.lock();
+        match index.get(name).filter(may) {
+            Some(entry) if entry.pinned => *more.entry(*name).or_default() += 1,
+            Some(_) => return index.pin(name),
+            None => return false,
+        }
+        true
+    }
+
     /// Holds it once less; false when nobody holds it.
     pub(crate) fn release(&self, index: &Index, name: &Name) -> bool {
         let mut more = self.more.lock();
         take_one(&mut more, name) || index.unpin(name)
+    }
+
+    /// Holds it once less, if what is under the name stays pinned as it is.
+    pub(crate) fn release_spare(&self, name: &Name) -> bool {
+        take_one(&mut self.more.lock(), name)
     }
 
     /// As [`Index::put`]: what somebody holds is pinned from then on.
@@ -52,7 +68,8 @@ impl Pins {
     pub(crate) fn bury(&self, index: &Index, name: &Name, place: &Place) -> Option<Entry> {
         let mut more = self.more.lock();
         let before = index.bury(name, place)?;
-        if before.pinned {
+        // Of what only uploads have, nobody has a hold.
+        if before.pinned && !before.kind.is_staged() {
             *more.entry(*name).or_default() += 1;
         }
         Some(before)
@@ -61,7 +78,10 @@ impl Pins {
     /// What is at this place goes, though it is held.
     pub(crate) fn lose(&self, index: &Index, name: &Name, place: &Place) {
         let mut more = self.more.lock();
-        if index.get(name).is_some_and(|entry| entry.place == *place && entry.pinned) && index.unpin(name) {
+        let Some(entry) = index.get(name).filter(|entry| entry.place == *place && entry.pinned) else {
+            return;
+        };
+        if index.unpin(name) && !entry.kind.is_staged() {
             *more.entry(*name).or_default() += 1;
         }
     }
@@ -165,8 +185,24 @@ mod tests {
             if let Some(count) = self.counts.get_mut(&n).filter(|count| **count > 0) {
                 *count -= 1;
                 assert!(self.pins.release(&self.index, &[n; 16]));
-            } else {
-                assert!(!self.pins.release(&self.index, &[n; 16]));
+            }
+        }
+
+        /// Holds what is there.
+        fn hold_if(&mut self, n: u8, may: bool) {
+            let is_there = self.entries.get(&n).is_some_and(|entry| entry.kind == Kind::Chunk);
+            let held = self.pins.hold_if(&self.index, &[n; 16], |entry| may && entry.kind == Kind::Chunk);
+            assert_eq!(held, may && is_there);
+            *self.counts.entry(n).or_default() += u32::from(held);
+        }
+
+        /// Gives up a hold that is no bit.
+        fn release_spare(&mut self, n: u8) {
+            let bit = self.index.get(&[n; 16]).is_some_and(|entry| entry.pinned);
+            let released = self.pins.release_spare(&[n; 16]);
+            assert_eq!(released, self.count(n) > u32::from(bit));
+            if let Some(count) = self.counts.get_mut(&n) {
+                *count -= u32::from(released);
             }
         }
 
@@ -213,11 +249,13 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_held_is_pinned_as_long_as_it_is_held(
-            steps in proptest::collection::vec((0_u8..8, 0..NAMES, 0_u32..3), 1..120),
+            steps in proptest::collection::vec((0_u8..10, 0..NAMES, 0_u32..3), 1..120),
         ) {
             let mut pair = Pair::new();
             for (step, n, back) in steps {
                 match step {
+                    8 => pair.hold_if(n, back > 0),
+                    9 => pair.release_spare(n),
                     0 | 1 => {
                         *pair.counts.entry(n).or_default() += 1;
                         pair.pins.hold(&pair.index, &[n; 16]);

@@ -101,7 +101,7 @@ impl DiskTier {
         let reach = Reach { device, gate };
         let directory = Directory::open(&reach, path, &node_name, clock.now_ms(), &mut random).await?;
         let (lock, counters, seed) = (lock.map(Arc::new), Counters::new(&*clock), random());
-        Self::start(Instance {
+        let tier = Self::start(Instance {
             config,
             reach,
             directory,
@@ -113,10 +113,13 @@ impl DiskTier {
             budget,
             buffers,
             clock,
-        })
+        })?;
+        // Alone it keeps no drafts.
+        tier.disk.restored.send_replace(true);
+        Ok(tier)
     }
 
-    /// Begins to find what is in a directory.
+    /// Begins to find what is in a directory. Nothing is freed before somebody says that everything is pinned that uploads count on.
     pub(crate) fn start(instance: Instance) -> Result<Arc<Self>, DirectoryError> {
         let Instance { config, reach, directory, lock, counters, pace, sharers, .. } = instance;
         let Instance { seed, budget, buffers, clock, .. } = instance;
@@ -296,7 +299,7 @@ impl Disk {
         self.recovered().await.map_err(|NotYet| Refusal::Full)?;
         // From now on reclaiming keeps it.
         let pin = Pin::new(self, &name::of_record(Kind::Page, &page.to_bytes()));
-        self.put_page(page, digests.into(), self.clock.now_ms()).await?;
+        self.put_page(page, 0, digests.into(), self.clock.now_ms()).await?;
         Ok(pin)
     }
 
@@ -322,12 +325,13 @@ impl Disk {
                     .await
             }
             // That they are there still, whoever staged them has seen to.
-            NewBody::Pages(_) => {
-                let nothing = Payload::new();
-                self.put_record(Kind::Root, key.as_bytes(), name::of_key(key), meta, nothing, &[]).await
-            }
-            NewBody::Elsewhere | NewBody::Draft => Err(Refusal::Failed),
+            NewBody::Pages(_) | NewBody::Draft => self.put_root(key, meta).await,
+            NewBody::Elsewhere => Err(Refusal::Failed),
         }
+    }
+
+    async fn put_root(self: &Arc<Self>, key: &Key, meta: &Metadata) -> Result<(), Refusal> {
+        self.put_record(Kind::Root, key.as_bytes(), name::of_key(key), meta, Payload::new(), &[]).await
     }
 
     /// Writes what a faster tier has evicted.
@@ -339,11 +343,8 @@ impl Disk {
             Evicted::Value(key, meta, body) => {
                 self.put_record(Kind::Value, key.as_bytes(), name::of_key(&key), &meta, body, &[]).await
             }
-            Evicted::Root(key, meta) => {
-                let nothing = Payload::new();
-                self.put_record(Kind::Root, key.as_bytes(), name::of_key(&key), &meta, nothing, &[]).await
-            }
-            Evicted::Page(page, digests) => self.put_page(&page, digests, self.clock.now_ms()).await,
+            Evicted::Root(key, meta) => self.put_root(&key, &meta).await,
+            Evicted::Page(page, digests) => self.put_page(&page, 0, digests, self.clock.now_ms()).await,
             Evicted::Chunk(chunk, body) => self.write_chunk(&chunk, body, Vec::new()).await,
         }
     }
@@ -367,20 +368,22 @@ impl Disk {
         self.write_extent(arriving).await
     }
 
-    async fn put_page(
+    /// Writes a page. Of a draft, every write of its chunks up to `serial` is in it; else that is 0.
+    pub(crate) async fn put_page(
         self: &Arc<Self>,
         page: &PageRef,
+        serial: u64,
         digests: Payload,
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let bears = page.to_bytes();
         let name = name::of_record(Kind::Page, &bears);
-        let meta = Metadata::new(digests.len() as u64, Digest([0; 32]), page.owner.version, now_ms);
+        let meta = Metadata::new(serial, Digest([0; 32]), page.owner.version, now_ms);
         self.put_record(Kind::Page, &bears, name, &meta, digests, &[]).await
     }
 
     /// Writes a record, packed or with an extent.
-    async fn put_record(
+    pub(crate) async fn put_record(
         self: &Arc<Self>,
         kind: Kind,
         bears: &[u8],

@@ -8,6 +8,7 @@
 //! - this file: the directories are opened, and what is said of them.
 //! - `tier`: what the coordinator asks of them.
 //! - `staged`: pages of unfinished values, and what holds their chunks.
+//! - `staging`: what they keep of drafts. `restore`: what was kept is found again.
 //! - `view`: the directories as they are at a moment.
 //! - `keeper`: the task that looks whether one fails, or serves again. `changes`: what it does then.
 //! - `home`, `epoch`: what is decided, as plain functions.
@@ -17,7 +18,9 @@ pub(crate) mod epoch;
 pub(crate) mod home;
 mod keeper;
 mod opening;
+mod restore;
 mod staged;
+mod staging;
 mod tier;
 mod view;
 
@@ -36,6 +39,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::home::DirectoryId;
+use self::staging::Drafts;
 use self::view::{Member, View};
 use crate::config::DiskConfig;
 use crate::directory::{Directory, DirectoryError, Lock, Reach, random_id};
@@ -119,8 +123,8 @@ pub struct Condition {
 /// Tier 2: all directories of a node.
 pub struct Disks {
     shared: Arc<Shared>,
-    /// What goes on beside: looking after the directories, letting go of pages.
-    tasks: [JoinHandle<()>; 2],
+    /// What goes on beside: looking after the directories, letting go of pages, finding drafts.
+    tasks: [JoinHandle<()>; 4],
 }
 
 /// A directory of the configuration, whether it can be used or not.
@@ -172,6 +176,7 @@ struct Shared {
     closing: AtomicBool,
     /// A faster tier, once it is known.
     above: OnceLock<Weak<dyn Above>>,
+    drafts: Drafts,
     patience: Duration,
     node: [u8; 16],
     node_name: String,
@@ -192,6 +197,8 @@ impl Disks {
         let tasks = [
             tokio::spawn(keeper::keep(Arc::clone(&shared))),
             tokio::spawn(staged::let_go(Arc::clone(&shared))),
+            tokio::spawn(restore::restore(Arc::clone(&shared))),
+            tokio::spawn(staging::let_go(Arc::clone(&shared))),
         ];
         Ok(Arc::new(Self { shared, tasks }))
     }
@@ -234,6 +241,12 @@ impl Disks {
         closing.join_all().await;
         view.members.iter().for_each(|member| member.disk.gate.shut("the node stops"));
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+
+    /// What uploads count on.
+    #[cfg(test)]
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.shared.view().members.iter().map(|member| member.disk.index.total().pinned).sum()
     }
 
     /// Waits until everything is found that is there.

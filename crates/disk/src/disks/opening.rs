@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::epoch::{Fate, Says, Verdict, judge};
 use super::staged::Leaving;
+use super::staging::Drafts;
 use super::view::View;
 use super::{Access, DirectoryParts, DisksError, DisksParts, HANGS, Life, Seat, Shared};
 use crate::directory::{DirectoryError, Reach, SEGMENTS, random_id, read_identity, write_identity};
@@ -69,6 +70,7 @@ pub(super) async fn open(parts: DisksParts) -> Result<Arc<Shared>, DisksError> {
         started: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         above: OnceLock::new(),
+        drafts: Drafts::default(),
         seats,
         node,
         node_name,

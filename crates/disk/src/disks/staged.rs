@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use elcache_core::digest::Digest;
 use elcache_core::tier::{Lookup, PageRef, Refusal, Staged, StagedPage};
 use elcache_core::tree::PAGE_SIZE;
 use parking_lot::Mutex;
@@ -187,10 +188,7 @@ impl Shared {
     async fn release(&self, chunks: &[Name]) {
         for some in chunks.chunks(YIELD_AFTER) {
             let view = self.view();
-            for name in some {
-                // It may be in several, in each held by somebody else: what matters is the sum.
-                view.members.iter().any(|member| member.disk.pins.release(&member.disk.index, name));
-            }
+            some.iter().for_each(|name| view.release(name));
             yield_now().await;
         }
     }
@@ -198,5 +196,5 @@ impl Shared {
 
 /// The names of the chunks that a page lists.
 fn names(digests: &[u8]) -> Vec<Name> {
-    digests.chunks_exact(32).map(name::of_digest).collect()
+    digests.as_chunks().0.iter().map(|digest| name::of_digest(&Digest(*digest))).collect()
 }

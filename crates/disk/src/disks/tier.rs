@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
+use elcache_core::staging::Staging;
 use elcache_core::tier::{
     ChunkRef, DirectoryUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal,
     Reply, Root, Staged, StagedPage, Tier, TierName, Usage,
@@ -40,7 +41,7 @@ impl Shared {
     }
 
     /// Reads what is under a name from a directory that has it.
-    async fn read<T, F: Future<Output = Lookup<T>>>(
+    pub(super) async fn read<T, F: Future<Output = Lookup<T>>>(
         &self,
         name: Name,
         is: fn(&Entry) -> bool,
@@ -129,6 +130,9 @@ impl Shared {
         if let NewBody::Pages(pages) = &body {
             self.still_kept(pages).await?;
         }
+        if matches!(body, NewBody::Draft) {
+            self.home_of(&meta.owner(key.hash()))?;
+        }
         let home = self.clear(key).await?;
         let mut doubt = Doubt { member: &home, name: name::of_key(key), is_written: false };
         let committed = home.disk.commit_value(key, meta, body).await;
@@ -153,10 +157,8 @@ impl Shared {
         let view = self.recovered().await?;
         let name = name::of_chunk(&chunk);
         let len = data.len() as u64;
-        let has_room =
-            |member: &Member| member.disk.index.total().pinned + len <= largest_promise(&member.disk.config);
-        let home = view.home_among(&name, has_room).or_else(|| view.home(&name)).ok_or(Refusal::Failed)?;
-        home.disk.stage_chunk(chunk, data).await
+        let home = view.home_among(&name, |member| has_room(member, len)).or_else(|| view.home(&name));
+        home.ok_or(Refusal::Failed)?.disk.stage_chunk(chunk, data).await
     }
 
     async fn demote(&self, evicted: Evicted) -> Result<(), Refusal> {
@@ -213,7 +215,12 @@ impl Shared {
     }
 }
 
-fn is_page(entry: &Entry) -> bool {
+/// Whether uploads have left room for so much of theirs in a directory.
+pub(super) fn has_room(member: &Member, len: u64) -> bool {
+    member.disk.index.total().pinned + len <= largest_promise(&member.disk.config)
+}
+
+pub(super) fn is_page(entry: &Entry) -> bool {
     entry.kind == Known::Page
 }
 
@@ -355,6 +362,10 @@ impl Tier for Disks {
 
     fn demote(&self, evicted: Evicted) -> Reply<'_, Result<(), Refusal>> {
         Reply::Later(Box::pin(self.shared.demote(evicted)))
+    }
+
+    fn staging(&self) -> Option<&dyn Staging> {
+        Some(self)
     }
 
     fn usage(&self) -> Usage {
