@@ -447,6 +447,9 @@ impl Intake {
     ) -> io::Result<bool> {
         for entry in entries {
             let Some(known) = known(found.segment.number, &entry) else { continue };
+            if known.kind.is_staged() && !self.disk.found.lock().note(&entry, &self.disk.budget) {
+                return Ok(false);
+            }
             self.batch.push((entry.hash, within(known, found)));
             if self.batch.len() >= BATCH && !self.put().await? {
                 return Ok(false);

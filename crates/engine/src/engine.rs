@@ -11,7 +11,7 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled};
 use elcache_core::span::Span;
-use elcache_core::tier::{DirectoryUsage, Lookup, NewBody, PageRef, Refusal, Staged, Tier, TierName};
+use elcache_core::tier::{DirectoryUsage, Lookup, NewBody, Refusal, StagedPage, Tier, TierName};
 use elcache_core::tree;
 use elcache_core::value::{Metadata, Version};
 use elcache_metrics::Metrics;
@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use crate::admit::Admission;
 use crate::demote::Demoter;
 use crate::flights::Flights;
+use crate::manifest::PageCopy;
 use crate::order::Order;
 use crate::outcome::{Found, Opened, PutOptions, Readable, Stored, Value, WriteError};
 use crate::reader::Reader;
@@ -95,8 +96,8 @@ pub(crate) enum Source<'a> {
     Filled { filled: Filled, draft: Option<Version> },
     /// What the home has staged of a draft.
     Draft { draft: Version, size: u64 },
-    /// Chunks that the home has, and the pages that list them.
-    Chunks { staged: Vec<Staged>, pages: Vec<bytes::Bytes>, size: u64 },
+    /// Pages of a draft that the home has, with their chunks; and what other tiers get of them.
+    Pages { draft: Version, pages: Vec<StagedPage>, copies: Vec<PageCopy>, size: u64 },
 }
 
 impl Engine {
@@ -375,10 +376,9 @@ impl Engine {
                 home.commit(key, &meta, NewBody::Draft).get().await.map_err(refused)?;
                 Source::Draft { draft, size }
             }
-            Source::Chunks { staged, pages, size } => {
-                let body = NewBody::Chunks { staged, pages: pages.clone() };
-                home.commit(key, &meta, body).get().await.map_err(refused)?;
-                Source::Chunks { staged: Vec::new(), pages, size }
+            Source::Pages { draft, pages, copies, size } => {
+                home.commit(key, &meta, NewBody::Pages(pages)).get().await.map_err(refused)?;
+                Source::Pages { draft, pages: Vec::new(), copies, size }
             }
         };
         self.settle(home, key, &meta, copy).await?;
@@ -423,6 +423,12 @@ impl Engine {
         Ok(())
     }
 
+    /// A version for a value that is not committed yet, newer than all that the tiers have.
+    pub(crate) async fn reserve(&self) -> Result<Version, WriteError> {
+        self.ready().await?;
+        Ok(self.next_version())
+    }
+
     fn metadata(&self, options: &PutOptions, size: u64, digest: Digest, created: bool) -> Metadata {
         let now_ms = self.clock.now_ms();
         let lifetime_ms = options.ttl_seconds.map(|seconds| seconds.get().saturating_mul(1000));
@@ -442,8 +448,8 @@ impl Engine {
         }
     }
 
-    /// The version of the next write. Above all that the tiers know, once they are ready.
-    pub(crate) fn next_version(&self) -> Version {
+    /// Above all that the tiers know, once they are ready.
+    fn next_version(&self) -> Version {
         Version { view: 0, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) }
     }
 
@@ -465,7 +471,7 @@ impl Source<'_> {
         match self {
             Self::Small(bytes) => bytes.len() as u64,
             Self::Filled { filled, .. } => filled.len() as u64,
-            Self::Chunks { size, .. } | Self::Draft { size, .. } => *size,
+            Self::Draft { size, .. } | Self::Pages { size, .. } => *size,
         }
     }
 
@@ -473,8 +479,8 @@ impl Source<'_> {
     fn draft(&self) -> Option<Version> {
         match self {
             Self::Filled { draft, .. } => *draft,
-            Self::Draft { draft, .. } => Some(*draft),
-            Self::Small(_) | Self::Chunks { .. } => None,
+            Self::Draft { draft, .. } | Self::Pages { draft, .. } => Some(*draft),
+            Self::Small(_) => None,
         }
     }
 }
@@ -502,9 +508,8 @@ async fn keep_copy(tier: &dyn Tier, key: &Key, meta: &Metadata, copy: &mut Sourc
         Source::Small(bytes) => NewBody::Borrowed(bytes),
         Source::Filled { filled, .. } => NewBody::Filled(filled),
         Source::Draft { .. } => NewBody::Elsewhere,
-        Source::Chunks { pages, .. } => {
-            let owner = meta.owner(key.hash());
-            (0..).zip(&pages).for_each(|(number, page)| tier.keep_page(&PageRef { owner, number }, page));
+        Source::Pages { copies, .. } => {
+            copies.iter().for_each(|copy| copy.keep_in(tier));
             NewBody::Elsewhere
         }
     };

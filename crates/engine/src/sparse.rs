@@ -143,11 +143,11 @@ impl Engine {
         {
             return Ok(draft);
         }
-        self.ready().await?;
+        let version = self.reserve().await?;
         let (home, barred) = self.home_of_upload(&options)?;
         let opening = Opening {
             key,
-            draft: self.next_version(),
+            draft: version,
             size,
             touched_ms: self.clock().now_ms(),
             ttl_seconds: options.ttl_seconds,

@@ -14,7 +14,7 @@ use elcache_core::payload::{Filled, Payload};
 use elcache_core::span::Span;
 use elcache_core::tier::{
     Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal, Reply, Root,
-    Staged, Tier, TierName, Usage,
+    Staged, StagedPage, Tier, TierName, Usage,
 };
 use elcache_core::tree::{self, CHUNK_SIZE, PAGE_DIGESTS};
 use elcache_core::value::{Metadata, Version};
@@ -144,6 +144,10 @@ impl Tier for Fake {
     }
 
     fn stage(&self, _: ChunkRef, _: Filled) -> Reply<'_, Result<Staged, Refusal>> {
+        Reply::Ready(Err(Refusal::Failed))
+    }
+
+    fn stage_page(&self, _: PageRef, _: Bytes, _: Vec<Staged>) -> Reply<'_, Result<StagedPage, Refusal>> {
         Reply::Ready(Err(Refusal::Failed))
     }
 

@@ -57,7 +57,7 @@ impl Member {
     }
 
     /// Whether all is known that is in it.
-    fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         *self.disk.recovery.borrow() == Recovery::Done
     }
 

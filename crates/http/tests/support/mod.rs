@@ -14,7 +14,7 @@ use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
 use elcache_core::tier::{
     ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal, Reply, Root, Staged,
-    Tier, TierName, Usage,
+    StagedPage, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use elcache_engine::{Engine, EngineConfig};
@@ -94,6 +94,15 @@ impl Tier for Lossy {
 
     fn stage(&self, chunk: ChunkRef, data: Filled) -> Reply<'_, Result<Staged, Refusal>> {
         self.inner.stage(chunk, data)
+    }
+
+    fn stage_page(
+        &self,
+        page: PageRef,
+        digests: Bytes,
+        chunks: Vec<Staged>,
+    ) -> Reply<'_, Result<StagedPage, Refusal>> {
+        self.inner.stage_page(page, digests, chunks)
     }
 
     fn commit<'a>(
