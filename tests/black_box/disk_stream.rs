@@ -147,8 +147,11 @@ impl<'a> Client<'a> {
             Phase::Stream => (Call::new("PUT", target(key)), self.of.size(key)),
             Phase::Alone => (Call::new("PUT", format!("/cache/alone/{key}")), 64 * MIB),
         };
-        let framed =
-            if self.phase == Phase::Stream && key % 3 == 0 { Framed::Chunked } else { Framed::Length };
+        let framed = if self.phase == Phase::Stream && key.is_multiple_of(3) {
+            Framed::Chunked
+        } else {
+            Framed::Length
+        };
         let began = Instant::now();
         match self.upload(call, key, size, framed, progress) {
             Ok(Answer { status: 201, .. }) => _ = count(&self.of.tally.writes),

@@ -33,6 +33,7 @@ mod metadata;
 mod pages;
 mod process;
 mod ranges;
+mod sparse_writers;
 mod too_large;
 mod uploads;
 mod values;
