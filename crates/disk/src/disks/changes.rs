@@ -57,6 +57,7 @@ impl Shared {
             return;
         }
         self.change_view(|view| view.members.retain(|member| set.contains(&member.id)));
+        self.drafts.changed();
         for member in out {
             let directory = self.seats[member.seat].name();
             tracing::warn!(%directory, epoch = *epoch, "the other directories go on without this one; what is in it is given up");

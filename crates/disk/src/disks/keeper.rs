@@ -90,6 +90,7 @@ impl Shared {
         life.ticks = 0;
         life.missing = self.room.forget_permits(seat.promises());
         drop(life);
+        self.drafts.changed();
         self.tell();
     }
 }

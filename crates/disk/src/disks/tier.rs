@@ -129,8 +129,8 @@ impl Shared {
         if !staged.iter().all(is_kept) {
             return Err(Refusal::Failed);
         }
-        if matches!(body, NewBody::Draft) {
-            self.home_of(&meta.owner(key.hash()))?;
+        if matches!(body, NewBody::Draft) && !self.is_whole(meta.owner(key.hash()), meta.size) {
+            return Err(Refusal::Failed);
         }
         let home = self.clear(key).await?;
         let mut doubt = Doubt { member: &home, name: name::of_key(key), is_written: false };
