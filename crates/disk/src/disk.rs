@@ -61,8 +61,8 @@ pub(crate) enum Tried {
 pub(crate) struct Counters {
     /// Records and blocks that did not verify.
     pub(crate) damaged: AtomicU64,
-    /// Records that unfinished uploads counted on and that are lost.
-    pub(crate) losses: AtomicU64,
+    /// What unfinished uploads count on and may not be there any more.
+    pub(crate) lost: AtomicU64,
     /// Operations that failed.
     pub(crate) failed: AtomicU64,
     /// Bytes that went to the disk.
@@ -74,6 +74,8 @@ pub(crate) struct Counters {
     pub(crate) evicted: AtomicU64,
     /// Values whose time was over.
     pub(crate) expired: AtomicU64,
+    /// Times that chunks or pages may have gone.
+    pub(crate) shrunk: AtomicU64,
     /// Bytes that came from the disk.
     pub(crate) read: AtomicU64,
     /// Bytes of records that were written again before their segment went.
@@ -338,9 +340,10 @@ impl Disk {
     /// What is at this place does not verify: it is not looked at again.
     pub(crate) fn bury(&self, name: &Name, entry: &Entry) {
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-        if let Some(buried) = self.pins.bury(&self.index, name, &entry.place) {
+        if let Some(before) = self.pins.bury(&self.index, name, &entry.place) {
+            self.counters.shrunk.fetch_add(1, Ordering::Release);
+            self.counters.lost.fetch_add(u64::from(before.pinned), Ordering::Release);
             tracing::warn!(segment = entry.place.segment, "a record does not verify and is dropped");
-            self.counters.losses.fetch_add(u64::from(buried.pinned), Ordering::Relaxed);
         }
     }
 

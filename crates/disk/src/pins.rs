@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
-use crate::index::entry::{Entry, Name, Place};
+use crate::index::entry::{Entry, Kind, Name, Place};
 use crate::index::{Index, Refused};
 
 /// Holds that are no bit in the index.
@@ -104,26 +104,34 @@ fn take_one(more: &mut HashMap<Name, u32>, name: &Name) -> bool {
 
 /// A name that is held until this is dropped.
 pub(crate) struct Pin {
-    disk: Option<Arc<Disk>>,
+    disk: Arc<Disk>,
     name: Name,
+    /// Somebody else lets go of it.
+    is_left: bool,
 }
 
 impl Pin {
     pub(crate) fn new(disk: &Arc<Disk>, name: &Name) -> Self {
         disk.pins.hold(&disk.index, name);
-        Self { disk: Some(Arc::clone(disk)), name: *name }
+        Self { disk: Arc::clone(disk), name: *name, is_left: false }
     }
 
-    /// It stays held.
-    pub(crate) fn keep(mut self) {
-        self.disk = None;
+    /// Whether what is held is there: the directory may be out of service by now, or may have lost it.
+    pub(crate) fn is_there(&self) -> bool {
+        let entry = self.disk.index.get(&self.name);
+        !self.disk.gate.is_shut() && entry.is_some_and(|entry| entry.kind != Kind::Dead)
+    }
+
+    /// Leaves it held: somebody else lets go of it, by its name.
+    pub(crate) fn leave(mut self) {
+        self.is_left = true;
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        if let Some(disk) = &self.disk {
-            disk.pins.release(&disk.index, &self.name);
+        if !self.is_left {
+            self.disk.pins.release(&self.disk.index, &self.name);
         }
     }
 }
@@ -136,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::index::entry::{InFile, Kind};
+    use crate::index::entry::InFile;
 
     const NAMES: u8 = 4;
 

@@ -265,8 +265,8 @@ impl Disk {
         if !left.is_empty() && tries.another(segment.number, left.len()) >= ROUNDS {
             tracing::error!(segment = segment.number, "what unfinished uploads count on cannot be read");
             self.counters.damaged.fetch_add(left.len() as u64, Ordering::Relaxed);
-            self.counters.losses.fetch_add(left.len() as u64, Ordering::Relaxed);
             left.iter().for_each(|(name, entry)| self.pins.lose(&self.index, name, &entry.place));
+            self.counters.lost.fetch_add(left.len() as u64, Ordering::Release);
         }
         Ok(saved())
     }

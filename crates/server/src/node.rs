@@ -102,6 +102,8 @@ impl Node {
                 crate::config::Admission::All => Admission::All,
                 crate::config::Admission::SecondHit => Admission::SecondHit,
             },
+            uploads: config.limits.uploads as usize,
+            upload_ttl: config.limits.upload_ttl,
             ..EngineConfig::default()
         };
         let engine = Engine::new(engine_config, tiers, memory.clone(), clock, budget, Arc::clone(&metrics));

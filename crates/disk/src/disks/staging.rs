@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 
 use super::home::DirectoryId;
 use super::restore::Orphan;
-use super::tier::{Kept, has_room, is_chunk, is_page};
+use super::tier::{has_room, is_chunk, is_page};
 use super::view::{Doubt, Found, Member, View};
 use super::{Disks, Shared};
 use crate::disk::Disk;
@@ -286,12 +286,12 @@ impl Shared {
         let _staging = self.may_stage().await?;
         let home = self.home_of(&filling.draft)?;
         let Staged { chunk, hold } = chunk;
-        let kept = hold.downcast::<Kept>().map_err(|_| Refusal::Failed)?;
-        if chunk.digest != filling.digest || !kept.is_here(&chunk) {
+        let pin = hold.downcast::<Pin>().map_err(|_| Refusal::Failed)?;
+        if chunk.digest != filling.digest || !pin.is_there() {
             return Err(Refusal::Failed);
         }
         home.disk.put_filling(&filling).await?;
-        kept.keep();
+        pin.leave();
         self.drafts.untell(filling.draft, filling.chunk);
         Ok(())
     }
@@ -323,7 +323,7 @@ impl Shared {
         let pin = before.is_none().then(|| Pin::new(&home.disk, &name));
         home.disk.put_page(&page, serial, digests.into(), self.clock.now_ms()).await?;
         holds.keep();
-        pin.into_iter().for_each(Pin::keep);
+        pin.into_iter().for_each(Pin::leave);
         if let Some(before) = before {
             release_all(&view, &page, size, &before.to_contiguous());
         }
@@ -355,7 +355,7 @@ impl Shared {
     }
 
     /// Whether all pages of a draft are there.
-    pub(super) fn is_whole(&self, draft: Owner, size: u64) -> bool {
+    pub(super) fn has_all_pages(&self, draft: Owner, size: u64) -> bool {
         let Ok(home) = self.home_of(&draft) else { return false };
         (0..page_count(size)).all(|number| {
             let name = name::of_page(&PageRef { owner: draft, number });
@@ -375,8 +375,7 @@ impl Shared {
     }
 
     fn generation(&self) -> u64 {
-        let losses = self.seats.iter().map(|seat| seat.counters.losses.load(Ordering::Relaxed));
-        self.drafts.changes.load(Ordering::Relaxed) + losses.sum::<u64>()
+        self.drafts.changes.load(Ordering::Relaxed) + self.losses()
     }
 
     /// Lets go of a page of a draft, and of what it names; false when that has to be tried again.

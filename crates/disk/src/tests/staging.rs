@@ -16,6 +16,10 @@ use super::support::{Dice, NOW_MS, Shape, Value, World, key, same};
 use crate::disks::Disks;
 use crate::io::sim::{Faults, Sim};
 
+#[path = "../../../memory/tests/suite/staging.rs"]
+#[expect(dead_code, reason = "on disk a chunk that nobody counts on stays for a while")]
+mod suite;
+
 /// Chunks of drafts here are shorter than those of a value of that size: the tier does not mind.
 const LEN: u32 = 100_000;
 
@@ -369,4 +373,29 @@ async fn a_directory_that_is_added_changes_nothing_for_open_uploads() {
         end(&disks, opening, 10 * n + 1).await;
     }
     assert_eq!(pinned(&disks), 0);
+}
+
+/// What holds for any tier that keeps drafts, with what counts as in use.
+async fn with_place(in_use: fn(&Disks) -> u64, check: impl AsyncFnOnce(&suite::Place<'_>)) {
+    // Room for whole chunks.
+    let world = World::with(|config| config.segment_bytes = Some(8 << 20));
+    let mut rack = Rack::of(world, 2, 1);
+    let disks = rack.open().await;
+    let in_use = || in_use(&disks);
+    check(&suite::Place { tier: &*disks, buffers: &*rack.world.arena, in_use: &in_use }).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn fragments_come_back() {
+    with_place(pinned, suite::fragments_come_back).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_comes_back() {
+    with_place(pinned, suite::what_is_taken_comes_back).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draft_becomes_a_value() {
+    with_place(|disks| disks.usage().size_bytes, suite::a_draft_becomes_a_value).await;
 }

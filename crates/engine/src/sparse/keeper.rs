@@ -108,10 +108,18 @@ impl Engine {
     /// One upload that is open.
     async fn look_after(self: &Arc<Self>, draft: &Arc<Draft>) {
         let Ok(staging) = draft.staging() else { return };
+        if !staging.keeps(draft.owner) {
+            tracing::error!(key = ?draft.opening.key, "an upload is lost with the directory that it was open in");
+            *draft.state.write().await = State::Over;
+            self.metrics().uploads.lost.inc();
+            draft.let_go();
+            self.uploads.closed(draft);
+            return;
+        }
         if draft.generation.load(Ordering::Acquire) != staging.generation() {
             let state = draft.state.write().await;
             if *state == State::Open
-                && let Err(error) = draft.verify().await
+                && let Err(error) = draft.verify(self).await
             {
                 tracing::debug!(%error, "an upload cannot be verified yet");
             }
@@ -129,6 +137,7 @@ impl Engine {
             tracing::info!(key = ?draft.opening.key, "an upload that nobody has continued is given up");
             *state = State::Over;
             drop(state);
+            self.metrics().uploads.expired.inc();
             self.uploads.ended(draft);
             draft.close().await;
             if draft.is_closed() {

@@ -44,6 +44,8 @@ pub struct Range {
     staging: VecDeque<(u64, JoinHandle<Result<Staged, Refusal>>)>,
     pieces: Vec<Piece>,
     taken: Option<Taken>,
+    /// All of it has come, or it is known that it will not be taken.
+    ended: bool,
     sha256: Option<Sha256>,
     wanted: Option<[u8; 32]>,
 }
@@ -79,13 +81,17 @@ impl Range {
             staging: VecDeque::new(),
             pieces: Vec::new(),
             taken: None,
+            ended: false,
             sha256: sha256.map(|_| Sha256::default()),
             wanted: sha256,
         };
+        // Whoever cannot be let in has cut nothing off.
+        range.ended = true;
         if let Some(len) = len.filter(|len| *len > 0) {
             range.reserve(len).await?;
             range.promise(len.min(TRANSIT)).await?;
         }
+        range.ended = false;
         Ok(range)
     }
 
@@ -94,6 +100,14 @@ impl Range {
     /// # Errors
     /// When there will be no room; the range is then to be dropped.
     pub async fn ready(&mut self) -> Result<(), SparseError> {
+        let ready = self.make_room().await;
+        if ready.is_err() && !std::mem::replace(&mut self.ended, true) {
+            self.sparse.engine.metrics().uploads.ranges_refused.inc();
+        }
+        ready
+    }
+
+    async fn make_room(&mut self) -> Result<(), SparseError> {
         if self.len.is_some_and(|len| self.received >= len) {
             return Ok(());
         }
@@ -144,6 +158,19 @@ impl Range {
 
     /// Writes what was received; how far the upload is then, in percent, floored. The caller has seen to it that it is all there.
     pub async fn finish(mut self) -> Result<u8, SparseError> {
+        self.ended = true;
+        let engine = Arc::clone(&self.sparse.engine);
+        let counters = &engine.metrics().uploads;
+        let finished = self.write().await;
+        if finished.is_ok() {
+            counters.ranges_written.inc()
+        } else {
+            counters.ranges_refused.inc()
+        }
+        finished
+    }
+
+    async fn write(mut self) -> Result<u8, SparseError> {
         if self.len.is_some_and(|len| len != self.received) {
             return Err(WriteError::WrongLength.into());
         }
@@ -158,9 +185,11 @@ impl Range {
         pieces.sort_unstable_by_key(|piece| piece.number);
         let engine = Arc::clone(&self.sparse.engine);
         to_the_end(async move {
+            let received = self.received;
             let reserved = self.reserved.take();
             draft.write(&engine, pieces, reserved).await?;
             draft.touch(engine.clock().now_ms());
+            engine.metrics().tier(draft.home().name()).bytes_written.add(received);
             // Promises and the bookkeeping are given back now that all of it is where it belongs.
             drop(self);
             let tracked = draft.tracked.lock();
@@ -186,8 +215,11 @@ impl Range {
 
     /// A length that was not known turns out to be more than the buffer: a larger one takes its place.
     async fn grow_buffer(&mut self, len: u64) -> Result<(), SparseError> {
-        let filled = self.buffer.as_ref().map_or(0, |buffer| buffer.filled()) as u64;
-        self.reserve(len - filled).await?;
+        let filled = self.buffer.as_ref().map_or(0, |buffer| buffer.filled());
+        // One piece of this length takes another room than two that add up to it.
+        let staging = self.draft().staging()?;
+        let more = staging.footprint(len as u32).saturating_sub(staging.footprint(filled as u32));
+        self.reserve_room(more, Purpose::Range).await?;
         self.promise(TRANSIT).await?;
         let mut larger = transit::room(&self.sparse.engine, len).await?;
         if let Some(smaller) = self.buffer.take() {
@@ -270,13 +302,17 @@ impl Range {
 
     /// Takes room in the home for `len` more bytes from where it stands on.
     async fn reserve(&mut self, len: u64) -> Result<(), SparseError> {
-        let draft = Arc::clone(self.draft());
-        let start = self.at();
+        let (draft, start) = (self.draft(), self.at());
         // INVARIANT: nothing beyond the value's size is reserved, and that is below 2^64.
         let span = Span::new(start, start.saturating_add(len)).ok_or(SparseError::OutOfBounds)?;
         let repeats = len <= CHUNK_SIZE && draft.tracked.lock().map.covers(span);
         let purpose = if repeats { Purpose::Repeat } else { Purpose::Range };
-        let more = draft.ledger.reserve(draft.footprint_of(span)?, purpose).await?;
+        let footprint = draft.footprint_of(span)?;
+        self.reserve_room(footprint, purpose).await
+    }
+
+    async fn reserve_room(&mut self, footprint: u64, purpose: Purpose) -> Result<(), SparseError> {
+        let more = self.draft().ledger.reserve(footprint, purpose).await?;
         match &mut self.reserved {
             Some(reserved) => reserved.join(more),
             none => *none = Some(more),
@@ -303,6 +339,9 @@ impl Range {
 impl Drop for Range {
     fn drop(&mut self) {
         self.draft().receiving.fetch_sub(1, Ordering::AcqRel);
+        if !self.ended {
+            self.sparse.engine.metrics().uploads.ranges_cut_off.inc();
+        }
     }
 }
 
