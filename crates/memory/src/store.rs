@@ -440,6 +440,7 @@ impl Store {
             size_bytes: self.pool.used_bytes() + index_bytes,
             capacity_bytes: self.budget.left_bytes(),
             index_bytes,
+            staged_bytes: self.staged.load(Ordering::Relaxed),
             evicted_for_room: self.evicted_for_room.load(Ordering::Relaxed),
             evicted_expired: self.evicted_expired.load(Ordering::Relaxed),
             device: None,

@@ -243,12 +243,6 @@ impl Disks {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 
-    /// What uploads count on.
-    #[cfg(test)]
-    pub(crate) fn pinned_bytes(&self) -> u64 {
-        self.shared.view().members.iter().map(|member| member.disk.index.total().pinned).sum()
-    }
-
     /// Waits until everything is found that is there.
     #[cfg(test)]
     pub(crate) async fn recovered(&self) {
@@ -373,6 +367,7 @@ impl Shared {
             all.size_bytes += usage.size_bytes;
             all.capacity_bytes += usage.capacity_bytes;
             all.index_bytes += usage.index_bytes;
+            all.staged_bytes += usage.staged_bytes;
         }
         for seat in &self.seats {
             all.evicted_for_room += seat.counters.evicted.load(Ordering::Relaxed);

@@ -14,5 +14,6 @@ mod scrub;
 mod sequences;
 mod small;
 mod staging;
+mod staging_model;
 pub(crate) mod support;
 mod traces;

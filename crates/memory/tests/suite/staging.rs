@@ -159,6 +159,9 @@ impl<'a> Draft<'a> {
     pub(crate) async fn end(&self, what: &[Gone]) {
         self.staging.close(&self.key, self.version).get().await.unwrap();
         self.forget(what);
+        let chunks =
+            what.iter().filter_map(|gone| if let Gone::Chunk(chunk) = gone { Some(chunk) } else { None });
+        self.forget(&chunks.map(|chunk| Gone::Filling(chunk.number)).collect::<Vec<_>>());
         self.staging.end(self.owner(), self.size);
     }
 
