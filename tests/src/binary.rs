@@ -12,15 +12,15 @@ const OVERRIDE: &str = "ELCACHED_UNDER_TEST";
 /// The path of `elcached`, of the same profile as the tests, built if it is not up to date.
 pub fn elcached() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        if let Some(path) = std::env::var_os(OVERRIDE) {
-            return path.into();
-        }
-        let exe = std::env::current_exe().expect("the test's own path");
-        let profile_dir = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps/test");
-        build_once(profile_dir);
-        profile_dir.join("elcached")
-    })
+    BUILT.get_or_init(|| std::env::var_os(OVERRIDE).map_or_else(|| built("elcached"), PathBuf::from))
+}
+
+/// The path of a program of the project, of the same profile as the tests, built if it is not up to date.
+pub fn built(name: &str) -> PathBuf {
+    let exe = std::env::current_exe().expect("the test's own path");
+    let profile_dir = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps/test");
+    build_once(profile_dir);
+    profile_dir.join(name)
 }
 
 /// nextest starts a process for each test: the first one of a run builds, the others wait for it.

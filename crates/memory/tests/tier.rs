@@ -11,7 +11,9 @@ use elcache_core::clock::ManualClock;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
-use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root, Tier};
+use elcache_core::tier::{
+    Body, ChunkRef, Lookup, NewBody, PageRef, Part, Presence, Refusal, Reply, Root, Tier,
+};
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
 use elcache_memory::{MemoryConfig, MemoryTier};
@@ -205,9 +207,16 @@ fn a_value_is_evicted_chunk_by_chunk_and_its_root_last() {
     let node = Node::new(32 << 20);
     let value = node.put_large(&key("large"), &(1..=20).collect::<Vec<_>>());
     let mut partial = false;
+    let (mut before, mut shrunk) = (20, node.tier.shrunk());
     for number in 0.. {
         assert!(number < 100_000, "the value is never evicted");
         node.put(&key(format!("small {number}")), &[9; 20_000]).unwrap();
+        let now_shrunk = node.tier.shrunk();
+        let here = node.chunks_here(&value);
+        let all = now(node.tier.has_chunks(&value.chunks)).hit().unwrap();
+        assert!(all.iter().filter(|presence| **presence == Presence::Here).count() <= here);
+        eventually("it is told when chunks go", || here == before || node.tier.shrunk() > shrunk);
+        (before, shrunk) = (here, now_shrunk);
         match node.chunks_here(&value) {
             0 => break,
             20 => {}

@@ -309,7 +309,8 @@ impl Shared {
         self.progress.send_modify(|progress| *progress += 1);
     }
 
-    /// Rises when something may have gone from a directory, or a directory with all that is in it.
+    /// Rises when something may have gone from a directory, or a directory with all that is in it: of one that fails, when the keeper has
+    /// seen it.
     fn shrunk(&self) -> u64 {
         let gone: u64 = self.seats.iter().map(|seat| seat.counters.shrunk.load(Ordering::Acquire)).sum();
         gone + *self.progress.borrow()

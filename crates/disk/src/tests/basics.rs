@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use elcache_core::digest::Digest;
 use elcache_core::key::{Key, MAX_KEY_LEN};
-use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Tier};
+use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Presence, Tier};
 use elcache_core::tree::ChunkHasher;
 use elcache_core::value::{Metadata, Version};
 
@@ -195,6 +195,29 @@ async fn whole_chunks_are_read_at_every_alignment_and_shared() {
         sim = Arc::new(sim.kill(round));
         tier = world.open(&sim).await;
     }
+}
+
+/// What somebody remembers of a value has to be looked at again whenever chunks may have gone.
+#[tokio::test(start_paused = true)]
+async fn whenever_chunks_go_it_is_told() {
+    let world = World::with(|config| config.max_bytes = 12 << 20);
+    let tier = world.open(&Arc::new(Sim::new(6))).await;
+    let mut dice = Dice::new(6);
+    let mut chunks = Vec::new();
+    let (mut there, mut shrunk, mut times) = (0, tier.shrunk(), 0);
+    for number in 0..200 {
+        let bytes = dice.bytes(200_000);
+        let chunk = chunk_of(&bytes, number);
+        tier.stage(chunk, world.arena.filled(&bytes, number)).get().await.unwrap();
+        chunks.push(chunk);
+        let now = tier.shrunk();
+        let here = tier.has_chunks(&chunks).get().await.hit().unwrap();
+        let here = here.iter().filter(|presence| **presence == Presence::Here).count();
+        assert!(here == there + 1 || now > shrunk, "{number}: {there}, then {here}");
+        times += u32::from(now > shrunk);
+        (there, shrunk) = (here, now);
+    }
+    assert!(there < 100 && (2..100).contains(&times), "{there} are left, {times} times told");
 }
 
 #[tokio::test(start_paused = true)]

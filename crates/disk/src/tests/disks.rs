@@ -8,7 +8,7 @@ use elcache_core::budget::Budget;
 use elcache_core::clock::Clock;
 use elcache_core::key::Key;
 use elcache_core::payload::Buffers;
-use elcache_core::tier::{Lookup, Refusal, Tier};
+use elcache_core::tier::{ChunkRef, Lookup, Presence, Refusal, Tier};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -233,6 +233,51 @@ async fn what_a_directory_has_missed_does_not_come_back_with_it() {
     assert_eq!(there(&disks, &new).await, 60);
     for n in 60..120 {
         assert!(is_gone(&disks, &key(&format!("key {n}"))).await, "{n}");
+    }
+}
+
+async fn presences(disks: &Arc<Disks>, chunks: &[ChunkRef]) -> Vec<Presence> {
+    let found = timeout(LATER, disks.has_chunks(chunks).get()).await.expect("an answer");
+    let found = found.hit().expect("it is known");
+    for (chunk, presence) in chunks.iter().zip(&found) {
+        assert_eq!(disks.has_chunk(chunk).get().await, *presence == Presence::Here);
+    }
+    found
+}
+
+/// A value of which nothing is left is removed: what is only out of reach must not look so. And what somebody remembers of a value has to be
+/// looked at again whenever something may have gone.
+#[tokio::test(start_paused = true)]
+async fn chunks_of_a_directory_that_fails_are_out_of_reach_until_the_others_go_on_without_it() {
+    for count in [1, 3] {
+        let mut rack = Rack::new(count);
+        let disks = rack.open().await;
+        let mut staged = Vec::new();
+        for n in 0..20 {
+            let value = Value::new(&key("k"), n + 1, Shape::Chunks(3, 500));
+            staged.extend(value.stage(&disks, &rack.world.arena).await.unwrap());
+        }
+        let chunks: Vec<_> = staged.iter().map(|staged| staged.chunk).collect();
+        drop(staged);
+        let absent = ChunkRef { digest: elcache_core::digest::Digest([9; 32]), number: 0, len: 1 };
+        let shrunk = disks.shrunk();
+        assert!(presences(&disks, &chunks).await.iter().all(|presence| *presence == Presence::Here));
+        assert_eq!(presences(&disks, &[absent]).await, [Presence::Absent]);
+        assert_eq!(disks.shrunk(), shrunk, "nothing has gone");
+        rack.sims[0].set_faults(Faults { broken: Some(EIO), ..Faults::default() });
+        until(SOON, "", || !in_service(&disks)[0] && disks.shrunk() > shrunk).await;
+        let held = presences(&disks, &chunks).await;
+        assert!(!held.contains(&Presence::Absent) && held.contains(&Presence::OutOfReach), "{held:?}");
+        let shrunk = disks.shrunk();
+        sleep(SOON).await;
+        let later = presences(&disks, &chunks).await;
+        assert_eq!(later.contains(&Presence::OutOfReach), count == 1, "{later:?}");
+        assert_eq!(later.contains(&Presence::Absent), count == 3, "{later:?}");
+        assert_eq!(disks.shrunk() > shrunk, count == 3);
+        rack.sims[0].set_faults(Faults::default());
+        until(LATER, "", || in_service(&disks)[0]).await;
+        let back = presences(&disks, &chunks).await;
+        assert_eq!(back.contains(&Presence::Absent), count == 3, "{back:?}");
     }
 }
 
