@@ -28,6 +28,7 @@ use crate::order::Order;
 use crate::outcome::{Found, Opened, PutOptions, Readable, Stored, Value, WriteError};
 use crate::reader::Reader;
 use crate::seen::Seen;
+use crate::sparse::registry::Registry;
 use crate::stats::{Stats, TierStats};
 use crate::upload::Upload;
 
@@ -49,9 +50,9 @@ pub struct EngineConfig {
     pub prefetch_chunks: u32,
     /// What the disk gets.
     pub admission: Admission,
-    /// Uploads by ranges that may be open.
+    /// Uploads by ranges that may be open at once.
     pub uploads: usize,
-    /// How long one may rest before it is given up.
+    /// How long one is kept that nobody continues.
     pub upload_ttl: Duration,
 }
 
@@ -85,14 +86,18 @@ pub struct Engine {
     pub(crate) seen: Option<Seen>,
     /// One value at a time goes to the disk because it was asked for.
     pub(crate) carrying: Arc<Semaphore>,
+    /// What many writers put together.
+    pub(crate) uploads: Registry,
 }
 
 /// What is to be committed.
 pub(crate) enum Source<'a> {
     /// At most [`MAX_SMALL`] bytes.
     Small(&'a [u8]),
-    /// At most one chunk.
-    Filled(Filled),
+    /// At most one chunk, of a draft if it was one.
+    Filled { filled: Filled, draft: Option<Version> },
+    /// What the home has staged of a draft.
+    Draft { draft: Version, size: u64 },
     /// Chunks that the home has, and the pages that list them.
     Chunks { staged: Vec<Staged>, pages: Vec<bytes::Bytes>, size: u64 },
 }
@@ -113,6 +118,7 @@ impl Engine {
         // A quarter of the memory may hold what somebody may want next.
         let ahead = (budget.max_bytes() / 4 / tree::CHUNK_SIZE).min(Semaphore::MAX_PERMITS as u64) as usize;
         let seen = (config.admission == Admission::SecondHit).then(|| Seen::new(&budget));
+        let uploads = Registry::new(&tiers, &budget, config.admission_wait);
         Arc::new(Self {
             config,
             tiers: tiers.into(),
@@ -126,6 +132,7 @@ impl Engine {
             sequence,
             seen,
             carrying: Arc::new(Semaphore::new(1)),
+            uploads,
         })
     }
 
@@ -346,17 +353,26 @@ impl Engine {
             // What it has stays there, and nothing may come in its place.
             tier.remove(key).get().await.map_err(refused)?;
         }
-        let meta = self.metadata(options, source.size(), digest, current.is_none());
+        let mut meta = self.metadata(options, source.size(), digest, current.is_none());
+        meta.draft = source.draft();
         let copy = match source {
             Source::Small(bytes) => {
                 home.commit(key, &meta, NewBody::Borrowed(bytes)).get().await.map_err(refused)?;
                 Source::Small(bytes)
             }
-            Source::Filled(filled) => {
+            Source::Filled { filled, draft } => {
                 // A home that keeps buffers gets the only one.
                 let copy = (self.tiers.len() > 1).then(|| filled.clone());
                 home.commit(key, &meta, NewBody::Filled(filled)).get().await.map_err(refused)?;
-                copy.map_or(Source::Small(&[]), Source::Filled)
+                copy.map_or(Source::Small(&[]), |filled| Source::Filled { filled, draft })
+            }
+            Source::Draft { size: 0, .. } => {
+                home.commit(key, &meta, NewBody::Borrowed(&[])).get().await.map_err(refused)?;
+                Source::Small(&[])
+            }
+            Source::Draft { draft, size } => {
+                home.commit(key, &meta, NewBody::Draft).get().await.map_err(refused)?;
+                Source::Draft { draft, size }
             }
             Source::Chunks { staged, pages, size } => {
                 let body = NewBody::Chunks { staged, pages: pages.clone() };
@@ -396,7 +412,7 @@ impl Engine {
     }
 
     /// Waits until every tier can take a write, which then is newer than all that they have.
-    async fn ready(&self) -> Result<(), WriteError> {
+    pub(crate) async fn ready(&self) -> Result<(), WriteError> {
         for tier in &self.tiers {
             let highest = tier.ready().get().await.map_err(refused)?;
             if highest.sequence >= self.sequence.load(Ordering::Relaxed) {
@@ -412,7 +428,7 @@ impl Engine {
         Metadata {
             size,
             digest,
-            version: Version { view: 0, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) },
+            version: self.next_version(),
             draft: None,
             modified_ms: now_ms,
             expires_ms: lifetime_ms.map(|lifetime_ms| now_ms.saturating_add(lifetime_ms)),
@@ -425,8 +441,13 @@ impl Engine {
         }
     }
 
+    /// The version of the next write. Above all that the tiers know, once they are ready.
+    pub(crate) fn next_version(&self) -> Version {
+        Version { view: 0, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) }
+    }
+
     /// The value that a write would replace.
-    async fn current(&self, key: &Key) -> Result<Option<Metadata>, WriteError> {
+    pub(crate) async fn current(&self, key: &Key) -> Result<Option<Metadata>, WriteError> {
         for tier in &self.tiers {
             match tier.root(key).get().await {
                 Lookup::Hit(root) => return Ok(Some(root.meta)),
@@ -442,22 +463,31 @@ impl Source<'_> {
     fn size(&self) -> u64 {
         match self {
             Self::Small(bytes) => bytes.len() as u64,
-            Self::Filled(filled) => filled.len() as u64,
-            Self::Chunks { size, .. } => *size,
+            Self::Filled { filled, .. } => filled.len() as u64,
+            Self::Chunks { size, .. } | Self::Draft { size, .. } => *size,
+        }
+    }
+
+    /// The draft that it was.
+    fn draft(&self) -> Option<Version> {
+        match self {
+            Self::Filled { draft, .. } => *draft,
+            Self::Draft { draft, .. } => Some(*draft),
+            Self::Small(_) | Self::Chunks { .. } => None,
         }
     }
 }
 
 /// Runs a write to its end even when whoever asked for it goes away: what is written to one tier has to be settled with
 /// the others before the key is written again.
-pub(crate) async fn to_the_end<T: Send + 'static>(
-    write: impl Future<Output = Result<T, WriteError>> + Send + 'static,
-) -> Result<T, WriteError> {
+pub(crate) async fn to_the_end<T: Send + 'static, E: From<WriteError> + Send + 'static>(
+    write: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
     // The task does not end before its time but when the runtime goes down, or by a panic.
-    tokio::spawn(write).await.unwrap_or(Err(WriteError::Failed))
+    tokio::spawn(write).await.unwrap_or_else(|_| Err(WriteError::Failed.into()))
 }
 
-fn may_have(options: &PutOptions, tier: TierName) -> bool {
+pub(crate) fn may_have(options: &PutOptions, tier: TierName) -> bool {
     match tier {
         TierName::Memory => !options.no_memory,
         TierName::Disk => !options.no_disk,
@@ -469,7 +499,8 @@ fn may_have(options: &PutOptions, tier: TierName) -> bool {
 async fn keep_copy(tier: &dyn Tier, key: &Key, meta: &Metadata, copy: &mut Source<'_>) -> bool {
     let body = match std::mem::replace(copy, Source::Small(&[])) {
         Source::Small(bytes) => NewBody::Borrowed(bytes),
-        Source::Filled(filled) => NewBody::Filled(filled),
+        Source::Filled { filled, .. } => NewBody::Filled(filled),
+        Source::Draft { .. } => NewBody::Elsewhere,
         Source::Chunks { pages, .. } => {
             let owner = meta.owner(key.hash());
             (0..).zip(&pages).for_each(|(number, page)| tier.keep_page(&PageRef { owner, number }, page));

@@ -13,6 +13,7 @@
 //! - [`sparse`]: values that many writers put together.
 //! - `hashing`: BLAKE3 and SHA-256, off the network's threads where it takes long.
 //! - `manifest`: chunk digests into pages and back.
+//! - `transit`: what a write has in memory on its way.
 //! - [`stats`]: the numbers of `/stats`.
 //!
 //! # Invariants
@@ -36,6 +37,7 @@ pub mod reader;
 mod seen;
 pub mod sparse;
 pub mod stats;
+mod transit;
 pub mod upload;
 
 pub use admit::Admission;
@@ -43,6 +45,6 @@ pub use demote::Demoter;
 pub use engine::{Engine, EngineConfig, MAX_SMALL};
 pub use outcome::{Found, Opened, PutOptions, ReadFailed, Readable, Stored, Value, WriteError};
 pub use reader::Reader;
-pub use sparse::{Missing, Range, Sparse, SparseError, SparseUsage, Status};
+pub use sparse::{Keeper, Missing, Range, Sparse, SparseError, SparseUsage, Status};
 pub use stats::{Stats, TierStats};
 pub use upload::Upload;

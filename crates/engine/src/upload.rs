@@ -174,7 +174,7 @@ impl Upload {
             return Err(WriteError::DigestMismatch);
         }
         let digest = hashed.hasher.root();
-        self.commit(digest, Source::Filled(hashed.data)).await
+        self.commit(digest, Source::Filled { filled: hashed.data, draft: None }).await
     }
 
     async fn finish_chunks(mut self) -> Result<Stored, WriteError> {
