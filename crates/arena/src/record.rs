@@ -157,6 +157,32 @@ impl Records {
     /// # Errors
     /// The record comes back when every number is taken.
     pub fn insert(&self, record: NewRecord) -> Result<u32, NewRecord> {
+        self.place(record, NAMED).map(|(number, _)| number)
+    }
+
+    /// Keeps a record without a name: nobody finds it, and it goes with its last reference unless [`Records::name`] gives it
+    /// one.
+    ///
+    /// # Errors
+    /// The record comes back when every number is taken.
+    pub fn hold(self: &Arc<Self>, record: NewRecord) -> Result<OwnedRef, NewRecord> {
+        let (number, head) = self.place(record, READER)?;
+        Ok(OwnedRef { records: Arc::clone(self), number, head })
+    }
+
+    /// Gives a record a name that has none, or none any more: from now on it stays until [`Records::release`].
+    pub fn name(&self, held: &OwnedRef) -> u32 {
+        debug_assert!(std::ptr::eq(self, &raw const *held.records));
+        if let Some(cell) = self.cell(held.number) {
+            // The reference keeps the record in its cell. The orderings are those of `give_back`, for the same reason.
+            let before = cell.fetch_or(NAMED, Ordering::AcqRel);
+            debug_assert!(before & STATE >= READER, "a record is named that nobody refers to");
+        }
+        held.number
+    }
+
+    /// Puts a record into a cell, in this state.
+    fn place(&self, record: NewRecord, state: u64) -> Result<(u32, Loc), NewRecord> {
         let number = {
             let mut vacant = self.vacant.lock();
             match vacant.numbers.pop() {
@@ -173,11 +199,11 @@ impl Records {
             Box::new([const { AtomicU64::new(0) }; SEGMENT])
         })[number as usize % SEGMENT];
         // Release: the record's bytes are written before anybody can take a reference.
-        cell.store(record.head.to_bits() << STATE_BITS | NAMED, Ordering::Release);
+        cell.store(record.head.to_bits() << STATE_BITS | state, Ordering::Release);
         let mut record = std::mem::ManuallyDrop::new(record);
         // SAFETY: the record is not dropped, so its pool is dropped here and not twice; the head lives on in the cell.
         unsafe { std::ptr::drop_in_place(&mut record.pool) };
-        Ok(number)
+        Ok((number, record.head))
     }
 
     /// A reference to the record of this number, when there is one now. Whether it is the one that the caller means,
@@ -346,6 +372,16 @@ impl OwnedRef {
         self.view().content()
     }
 
+    /// Bytes of memory that the record occupies.
+    pub fn footprint(&self) -> usize {
+        self.view().footprint()
+    }
+
+    /// What [`Records::get_hinted`] takes.
+    pub fn hint(&self) -> Hint {
+        self.head.hint()
+    }
+
     /// Bytes in the whole-page pieces.
     pub fn pages_len(&self) -> usize {
         let view = self.view();
@@ -354,23 +390,27 @@ impl OwnedRef {
 
     /// The body's bytes `from..to`, where `content[rest_at..]` is what follows the whole pages. Shared, not copied.
     pub fn body(self, rest_at: usize, from: usize, to: usize) -> Payload {
-        let this = Arc::new(self);
+        Arc::new(self).shared_body(rest_at, from, to)
+    }
+
+    /// As [`OwnedRef::body`], of a reference that others have too.
+    pub fn shared_body(self: &Arc<Self>, rest_at: usize, from: usize, to: usize) -> Payload {
         let mut payload = Payload::new();
         let mut at = 0;
-        let pieces = this.view().piece_count();
+        let pieces = self.view().piece_count();
         for place in (0..=pieces).map(|index| (index < pieces).then_some(index)) {
             let (start, len) = match place {
-                Some(index) => (0, this.view().piece(index).len()),
-                None => (rest_at, this.content().len().saturating_sub(rest_at)),
+                Some(index) => (0, self.view().piece(index).len()),
+                None => (rest_at, self.content().len().saturating_sub(rest_at)),
             };
             let range = from.saturating_sub(at).min(len)..to.saturating_sub(at).min(len);
             if range.start < range.end {
                 let before = range.start;
                 let range = start + range.start..start + range.end;
-                let slice = Slice { record: Arc::clone(&this), place, range };
+                let slice = Slice { record: Arc::clone(self), place, range };
                 match place {
                     Some(index) if len >= MIN_LENT => {
-                        let piece = LentPiece { record: Arc::clone(&this), index };
+                        let piece = LentPiece { record: Arc::clone(self), index };
                         payload.push_backed(Bytes::from_owner(slice), Arc::new(piece), before);
                     }
                     _ => payload.push(Bytes::from_owner(slice)),

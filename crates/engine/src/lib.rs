@@ -7,6 +7,7 @@
 //! - [`reader`]: a range on its way out, chunk by chunk.
 //! - `order`: locks of keys, and how a reader learns that a key was written meanwhile.
 //! - `demote`: what the fastest tier evicts goes to a slower one.
+//! - `search`, `residency`: which chunks of a value are there, and what is remembered of that.
 //! - `promote`, `flights`: from a slower tier into the fastest, once for all who wait for it.
 //! - [`outcome`]: what can come of it all.
 //! - `admit`, `seen`: which values the disk gets.
@@ -34,6 +35,8 @@ mod order;
 pub mod outcome;
 mod promote;
 pub mod reader;
+mod residency;
+mod search;
 mod seen;
 pub mod sparse;
 pub mod stats;

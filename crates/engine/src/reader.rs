@@ -8,10 +8,11 @@ use elcache_core::span::{ChunkPiece, Span};
 use elcache_core::tier::{Apart, ChunkRef, Lookup, Part, TierName};
 use elcache_core::tree::{self, CHUNK_SIZE};
 
-use crate::engine::{Engine, Search};
+use crate::engine::Engine;
 use crate::flights::Read;
 use crate::manifest;
 use crate::outcome::{ReadFailed, Value};
+use crate::search::Search;
 use crate::sparse::SpanReader;
 
 /// Reads a span of a value, or of what is written of an upload, from its beginning to its end.

@@ -143,11 +143,11 @@ impl Engine {
         {
             return Ok(draft);
         }
-        self.ready().await?;
+        let version = self.reserve().await?;
         let (home, barred) = self.home_of_upload(&options)?;
         let opening = Opening {
             key,
-            draft: self.next_version(),
+            draft: version,
             size,
             touched_ms: self.clock().now_ms(),
             ttl_seconds: options.ttl_seconds,
@@ -163,6 +163,7 @@ impl Engine {
         draft.staging()?.open(&draft.opening).get().await.map_err(crate::engine::refused)?;
         let id = draft.opening.draft;
         claim.opened(draft);
+        self.metrics().uploads.opened.inc();
         Ok(id)
     }
 
@@ -245,7 +246,8 @@ impl Sparse {
         len: Option<u64>,
         sha256: Option<[u8; 32]>,
     ) -> Result<Range, SparseError> {
-        Range::new(self, from, len, sha256).await
+        let range = Range::new(self, from, len, sha256).await;
+        range.inspect_err(|_| self.engine.metrics().uploads.ranges_refused.inc())
     }
 
     /// How far it is, with at most so many missing ranges from this offset on.

@@ -81,6 +81,7 @@ async fn readable(
     match within(limit, pin!(app.engine.readable(value, spans))).await {
         Some(Readable::Whole(tier)) => Ok(tier),
         Some(Readable::Partial { available_percent }) => Err(Problem::partial(available_percent)),
+        Some(Readable::Gone) => Err(Problem::miss()),
         Some(Readable::Busy) | None => Err(Problem::busy()),
     }
 }

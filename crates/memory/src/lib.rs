@@ -9,6 +9,7 @@
 //! - `layout`: the bytes of a record.
 //! - `values`: how many chunks of each larger value are here.
 //! - `promises`: room promised to uploads.
+//! - `staging`: values that are put together piece by piece and are not committed yet.
 //! - [`policy`]: ARC, exact and single-threaded.
 //!
 //! # Invariants
@@ -24,6 +25,7 @@ mod layout;
 pub mod policy;
 mod promises;
 mod shard;
+mod staging;
 pub mod store;
 mod table;
 pub mod tier;

@@ -76,6 +76,7 @@ struct State {
 
 /// An entry that has left, and for which values it was kept.
 pub(crate) struct Gone {
+    pub(crate) kind: Kind,
     pub(crate) owners: Vec<Owner>,
     /// The entry itself, where a slower tier wants it.
     pub(crate) kept: Option<OwnedRef>,
@@ -165,13 +166,7 @@ impl Shard {
                 }
                 self.records.release(old);
             }
-            None => {
-                let inserted = self
-                    .table
-                    .insert(writer, name.hash, Entry { number, hint }, |number| self.hash_of(number));
-                debug_assert!(inserted, "the table has room for as many entries as there are numbers");
-                self.count(name.kind, 1);
-            }
+            None => self.enter(writer, name, Entry { number, hint }),
         }
         policy.insert(number, clamp(weight), admission);
         if self.records.get(number).is_some_and(|record| layout::expires_ms(record.content()).is_some()) {
@@ -183,27 +178,59 @@ impl Shard {
         Ok(())
     }
 
-    /// Notes that a chunk is kept for one more value; false when it is not here.
-    pub(crate) fn add_owner(&self, name: Name<'_>, owner: Owner) -> bool {
+    /// Keeps a record that nobody finds, as long as the reference lives.
+    ///
+    /// # Errors
+    /// The record comes back when the shard has no number for it.
+    pub(crate) fn hold(&self, record: NewRecord) -> Result<OwnedRef, NewRecord> {
+        self.records.hold(record)
+    }
+
+    /// Puts a chunk that is held under its name, for a value; false when the chunk is here already, or the shard has as many
+    /// entries as it may.
+    pub(crate) fn put_held(
+        &self,
+        name: Name<'_>,
+        held: &OwnedRef,
+        admission: Admission,
+        owner: Owner,
+    ) -> bool {
         let mut state = self.lock();
-        let Some(number) = self.find(name).map(|record| record.number()) else { return false };
-        let owners = state.owners.entry(number).or_default();
-        if !owners.contains(&owner) {
-            owners.push(owner);
+        if self.find(name).is_some() || state.writer.entries() >= self.most as usize {
+            return false;
         }
-        state.policy.hit(number);
+        let State { policy, writer, owners } = &mut *state;
+        let number = self.records.name(held);
+        self.enter(writer, name, Entry { number, hint: held.hint() });
+        policy.insert(number, clamp(held.footprint() as u64 + ENTRY_OVERHEAD), admission);
+        owners.entry(number).or_default().push(owner);
         true
     }
 
-    /// Notes that a chunk is kept for one value less, and drops it when that was the last.
-    pub(crate) fn drop_owner(&self, name: Name<'_>, owner: Owner) {
+    /// Notes that a chunk is kept for a value, which it may be already: false. `None` when it is not here.
+    pub(crate) fn add_owner(&self, name: Name<'_>, owner: Owner) -> Option<bool> {
         let mut state = self.lock();
-        let Some(number) = self.find(name).map(|record| record.number()) else { return };
-        let Some(owners) = state.owners.get_mut(&number) else { return };
+        let number = self.find(name)?.number();
+        let owners = state.owners.entry(number).or_default();
+        let is_new = !owners.contains(&owner);
+        if is_new {
+            owners.push(owner);
+        }
+        state.policy.hit(number);
+        Some(is_new)
+    }
+
+    /// Notes that a chunk is kept for one value less, and drops it when that was the last: whether it did.
+    pub(crate) fn drop_owner(&self, name: Name<'_>, owner: Owner) -> bool {
+        let mut state = self.lock();
+        let Some(number) = self.find(name).map(|record| record.number()) else { return false };
+        let Some(owners) = state.owners.get_mut(&number) else { return false };
         owners.retain(|other| *other != owner);
-        if owners.is_empty() {
+        let was_last = owners.is_empty();
+        if was_last {
             self.take_out(&mut state, name.kind, name.hash, number);
         }
+        was_last
     }
 
     /// Removes a name, on condition that `wanted` agrees to the record's content; false when nothing was removed.
@@ -327,7 +354,14 @@ impl Shard {
         state.policy.remove(number);
         self.count(kind, -1);
         self.records.release(number);
-        Gone { owners: state.owners.remove(&number).unwrap_or_default(), kept: None }
+        Gone { kind, owners: state.owners.remove(&number).unwrap_or_default(), kept: None }
+    }
+
+    /// Puts an entry under a name that is not in the table.
+    fn enter(&self, writer: &mut Writer, name: Name<'_>, entry: Entry) {
+        let inserted = self.table.insert(writer, name.hash, entry, |number| self.hash_of(number));
+        debug_assert!(inserted, "the table has room for as many entries as there are numbers");
+        self.count(name.kind, 1);
     }
 
     fn count(&self, kind: Kind, by: i64) {

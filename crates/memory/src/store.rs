@@ -79,6 +79,8 @@ pub struct Store {
     staged: Arc<AtomicU64>,
     evicted_for_room: AtomicU64,
     evicted_expired: AtomicU64,
+    /// Chunks and pages that have gone.
+    shrunk: AtomicU64,
     seed: u64,
 }
 
@@ -101,6 +103,7 @@ impl Store {
             staged: Arc::default(),
             evicted_for_room: AtomicU64::new(0),
             evicted_expired: AtomicU64::new(0),
+            shrunk: AtomicU64::new(0),
             seed: config.seed,
         })
     }
@@ -194,13 +197,17 @@ impl Store {
 
     /// Notes that a value uses a chunk that is here already; false when it is not here any more.
     pub(crate) fn share_chunk(&self, chunk: &ChunkRef, owner: Owner) -> bool {
-        let bytes = layout::chunk_name(chunk);
-        let name = self.name(Kind::Chunk, &bytes);
-        let shared = self.shard(name.hash).add_owner(name, owner);
-        if shared {
-            self.values.add_chunk(owner);
+        self.share(self.name(Kind::Chunk, &layout::chunk_name(chunk)), owner)
+    }
+
+    fn share(&self, name: Name<'_>, owner: Owner) -> bool {
+        // Before: from then on it may be evicted.
+        self.values.add_chunk(owner);
+        let added = self.shard(name.hash).add_owner(name, owner);
+        if added != Some(true) {
+            self.values.drop_chunk(owner);
         }
-        shared
+        added.is_some()
     }
 
     /// Stores a chunk for a value.
@@ -211,6 +218,44 @@ impl Store {
         self.put(Kind::Chunk, &bytes, &[&head], Some(body), Some(owner)).inspect_err(|_| {
             self.values.drop_chunk(owner);
         })
+    }
+
+    /// Keeps a chunk that nobody finds and that is not evicted, as long as the reference lives. The caller counts it.
+    pub(crate) fn hold_chunk(&self, chunk: &ChunkRef, body: PageBuffer) -> Result<OwnedRef, NoRoom> {
+        let (bytes, head) = (layout::chunk_name(chunk), layout::encode_chunk(chunk));
+        let shard = self.shard(self.name(Kind::Chunk, &bytes).hash);
+        let mut body = Some(body);
+        let mut record = self.retry(None, || {
+            NewRecord::new(&self.pool, &[&head], body.take(), false).map_err(|returned| body = returned).ok()
+        })?;
+        for _ in 0..MAX_EVICTIONS {
+            match shard.hold(record) {
+                Ok(held) => return Ok(held),
+                Err(returned) => record = returned,
+            }
+            self.evict_from(shard, None).ok_or(NoRoom)?;
+        }
+        Err(NoRoom)
+    }
+
+    /// Has a chunk found that is held, for a value; false when it is here already, in a record of its own. It takes no memory
+    /// that it has not.
+    pub(crate) fn name_chunk(&self, digest: &Digest, held: &OwnedRef, owner: Owner) -> Result<bool, NoRoom> {
+        let name = self.name(Kind::Chunk, &digest.0);
+        let shard = self.shard(name.hash);
+        let admission = shard.admit(name, held.footprint() as u64 + ENTRY_OVERHEAD);
+        for _ in 0..MAX_EVICTIONS {
+            if self.share(name, owner) {
+                return Ok(false);
+            }
+            self.values.add_chunk(owner);
+            if shard.put_held(name, held, admission, owner) {
+                return Ok(true);
+            }
+            self.values.drop_chunk(owner);
+            self.evict_from(shard, Some(admission)).ok_or(NoRoom)?;
+        }
+        Err(NoRoom)
     }
 
     /// Stores a chunk for no value in particular: it is a copy.
@@ -244,6 +289,17 @@ impl Store {
         let has_chunks = self.values.close(owner);
         let pages = 0..tree::page_count(size);
         self.dropping.lock().push_back(Dropping { owner, pages, has_chunks });
+    }
+
+    /// Undoes, at once, what was stored for a value that has no root: its pages, and the claims on the chunks that these list.
+    pub(crate) fn undo_value<'a>(&self, owner: Owner, pages: impl Iterator<Item = (u64, &'a [u8])>) {
+        self.values.close(owner);
+        for (number, digests) in pages {
+            self.drop_chunks(digests, owner);
+            let page = PageRef { owner, number }.to_bytes();
+            let name = self.name(Kind::Page, &page);
+            self.shard(name.hash).remove(name, |_| true);
+        }
     }
 
     /// Drops at most one page, and its chunks: the largest value has thousands, and somebody may be waiting. False when there was
@@ -280,8 +336,16 @@ impl Store {
     pub(crate) fn drop_chunks(&self, digests: &[u8], owner: Owner) {
         for digest in digests.chunks_exact(32) {
             let name = self.name(Kind::Chunk, digest);
-            self.shard(name.hash).drop_owner(name, owner);
+            if self.shard(name.hash).drop_owner(name, owner) {
+                // It may have been a copy of another value's chunk.
+                self.shrunk.fetch_add(1, Ordering::Release);
+            }
         }
+    }
+
+    /// How many chunks and pages have gone.
+    pub(crate) fn shrunk(&self) -> u64 {
+        self.shrunk.load(Ordering::Acquire)
     }
 
     /// Removes the value under a key, if `wanted` agrees to it.
@@ -441,6 +505,9 @@ impl Store {
         };
         let gone = shard.evict(miss, |kind, content| self.pinned(kind, content), wanted)?;
         self.evicted_for_room.fetch_add(1, Ordering::Relaxed);
+        if matches!(gone.kind, Kind::Chunk | Kind::Page) {
+            self.shrunk.fetch_add(1, Ordering::Release);
+        }
         gone.owners.into_iter().for_each(|owner| self.lose_chunk(owner));
         if let (Some(record), Some(told), Some(below)) = (gone.kept, told, self.below.get())
             && let Some(evicted) = evicted(record)
@@ -569,6 +636,26 @@ mod tests {
         assert!(store.remove(key.as_bytes(), |_| true));
         store.reap();
         assert_eq!((store.has(Kind::Chunk, &layout::chunk_name(&chunk(1))), store.used_bytes()), (false, 0));
+    }
+
+    /// A value that has a chunk over and over again was counted as many times, and lost it only once: its root was not evicted
+    /// like others when nothing of it was left, and a look-up found it still.
+    #[test]
+    fn a_chunk_that_a_value_has_twice_counts_once() {
+        let config = StoreConfig { shards: Some(1), capacity_bytes: None, seed: 1 };
+        let store = Store::new(&config, Budget::new(64 << 20)).unwrap();
+        let key = Key::new(&b"large"[..]).unwrap();
+        let owner = Owner { key: key.hash(), version: Version { view: 0, sequence: 1 } };
+        let chunk = ChunkRef { digest: Digest([1; 32]), number: 0, len: 5000 };
+        let mut body = PageBuffer::new(&store.pool, 5000).unwrap();
+        fill(&mut body, &[1; 5000]);
+        store.open_value(owner, &key);
+        store.put_chunk(&chunk, body, owner).unwrap();
+        assert!((1..20).all(|number| store.share_chunk(&ChunkRef { number, ..chunk }, owner)));
+        store.seal_value(owner);
+        assert!(store.values.has_chunks(owner));
+        assert!(store.evict(None).is_some() && !store.has(Kind::Chunk, &layout::chunk_name(&chunk)));
+        assert!(!store.values.has_chunks(owner));
     }
 
     /// Whoever made room met the root of a large value that had gone, and dropped thousands of pages before it went on.

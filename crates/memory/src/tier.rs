@@ -13,9 +13,10 @@ use elcache_core::budget::Budget;
 use elcache_core::clock::Clock;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
+use elcache_core::staging::Staging;
 use elcache_core::tier::{
-    Above, Below, Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Refusal,
-    Reply, Root, Staged, Tier, TierName, Usage,
+    Above, Below, Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Presence,
+    Refusal, Reply, Root, Staged, StagedPage, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use parking_lot::{Mutex, RwLock};
@@ -23,6 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::layout::{self, Kind};
 use crate::promises::Promises;
 use crate::shard::Sweep;
+use crate::staging::Drafts;
 use crate::store::{self, NoRoom, Store, StoreConfig};
 
 /// How often the housekeeper looks around when nobody wakes it.
@@ -63,7 +65,8 @@ impl MemoryConfig {
 
 /// Tier 1.
 pub struct MemoryTier {
-    store: Store,
+    pub(crate) store: Store,
+    pub(crate) drafts: Drafts,
     promises: Promises,
     clock: Arc<dyn Clock>,
     config: RwLock<MemoryConfig>,
@@ -84,6 +87,7 @@ impl MemoryTier {
             Store::new(&StoreConfig { shards: None, capacity_bytes: None, seed }, Arc::clone(budget))?;
         let tier = Arc::new(Self {
             promises: Promises::new(store.capacity_bytes()),
+            drafts: Drafts::new(Arc::clone(budget)),
             store,
             clock,
             config: RwLock::new(config),
@@ -113,14 +117,14 @@ impl MemoryTier {
     }
 
     /// Has the housekeeper run when there is more than the high watermark.
-    fn after_growth(&self) {
+    pub(crate) fn after_growth(&self) {
         let high = self.config.read().high_watermark;
         if self.store.used_bytes() as f64 > self.store.capacity_bytes() as f64 * high {
             self.wake();
         }
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if !self.woken.swap(true, Ordering::Relaxed)
             && let Some(thread) = &*self.housekeeper.lock()
         {
@@ -132,6 +136,7 @@ impl MemoryTier {
     fn round(&self, sweeps: &mut Vec<Sweep>, evicting: bool) -> bool {
         self.woken.store(false, Ordering::Relaxed);
         self.store.refresh_limits();
+        self.drafts.drop_ended();
         self.store.reap();
         let MemoryConfig { high_watermark, low_watermark } = *self.config.read();
         let share = if evicting { low_watermark } else { high_watermark };
@@ -181,8 +186,8 @@ impl MemoryTier {
                 let pages = self.take_back(filled)?.into_pages();
                 self.store.put(Kind::Value, key.as_bytes(), &[&head], Some(pages), None)
             }
-            NewBody::Chunks { staged, pages } => self.commit_chunks(key, meta, staged, &pages),
-            NewBody::Draft => Err(NoRoom),
+            NewBody::Pages(pages) => self.commit_pages(key, meta, pages),
+            NewBody::Draft => return self.commit_draft(key, meta).inspect(|()| self.after_growth()),
             NewBody::Elsewhere => {
                 let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
                 self.store.put(Kind::Root, key.as_bytes(), &[&head], None, None)
@@ -192,27 +197,24 @@ impl MemoryTier {
         done.map_err(|NoRoom| Refusal::Full)
     }
 
-    /// Chunks first, then pages, the root last: from then on readers see the whole.
-    fn commit_chunks(
-        &self,
-        key: &Key,
-        meta: &Metadata,
-        staged: Vec<Staged>,
-        pages: &[Bytes],
-    ) -> Result<(), NoRoom> {
+    /// Each page with its chunks, the root last: from then on readers see the whole.
+    fn commit_pages(&self, key: &Key, meta: &Metadata, pages: Vec<StagedPage>) -> Result<(), NoRoom> {
         let owner = meta.owner(key.hash());
         self.store.open_value(owner, key);
         let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
-        let digests = pages.concat();
-        let done = staged.into_iter().try_for_each(|chunk| self.keep_chunk(chunk, owner)).and_then(|()| {
-            let mut numbered = (0..).zip(pages);
-            numbered.try_for_each(|(number, page)| self.store.put_page(&PageRef { owner, number }, page))?;
-            self.store.put(Kind::Root, key.as_bytes(), &[&head], None, None)
-        });
-        done.inspect(|()| self.store.seal_value(owner)).inspect_err(|NoRoom| {
-            self.store.drop_chunks(&digests, owner);
-            self.store.drop_value(owner, meta.size);
-        })
+        let kept = pages.into_iter().try_for_each(|page| self.take_page(page, owner));
+        kept.and_then(|()| self.store.put(Kind::Root, key.as_bytes(), &[&head], None, None))
+            .inspect(|()| self.store.seal_value(owner))
+            .inspect_err(|NoRoom| self.store.drop_value(owner, meta.size))
+    }
+
+    /// Stores a page, then the chunks that it lists: by the page they are found if there is no room for all of them.
+    fn take_page(&self, staged: StagedPage, owner: Owner) -> Result<(), NoRoom> {
+        let StagedPage { page, hold } = staged;
+        let hold: Box<dyn Any> = hold;
+        let WaitingPage { digests, chunks } = *hold.downcast().map_err(|_| NoRoom)?;
+        self.store.put_page(&page, &digests)?;
+        chunks.into_iter().try_for_each(|chunk| self.keep_chunk(chunk, owner))
     }
 
     fn keep_chunk(&self, staged: Staged, owner: Owner) -> Result<(), NoRoom> {
@@ -245,7 +247,7 @@ impl MemoryTier {
     }
 
     /// A buffer that this tier handed out, trimmed to what is in it; a copy, where somebody shares it still.
-    fn take_back(&self, filled: Filled) -> Result<StagedBuffer, Refusal> {
+    pub(crate) fn take_back(&self, filled: Filled) -> Result<StagedBuffer, Refusal> {
         let mut buffer = match filled.into_buffer() {
             Ok(buffer) => *buffer.into_any().downcast::<StagedBuffer>().map_err(|_| Refusal::Full)?,
             Err(shared) => self.copied(&shared.payload())?,
@@ -253,7 +255,7 @@ impl MemoryTier {
         if buffer.trim() { Ok(buffer) } else { Err(Refusal::Full) }
     }
 
-    fn copied(&self, payload: &Payload) -> Result<StagedBuffer, NoRoom> {
+    pub(crate) fn copied(&self, payload: &Payload) -> Result<StagedBuffer, NoRoom> {
         let mut pages = self.counted(self.store.stage(payload.len())?);
         payload.pieces().for_each(|piece| store::fill(pages.pages_mut(), piece));
         Ok(pages)
@@ -261,7 +263,7 @@ impl MemoryTier {
 }
 
 /// A buffer of an upload. Its bytes count as the tier's until it is taken back or dropped.
-struct StagedBuffer {
+pub(crate) struct StagedBuffer {
     pages: Option<PageBuffer>,
     counted: u64,
     staged: Arc<AtomicU64>,
@@ -278,7 +280,7 @@ impl StagedBuffer {
     }
 
     /// The pages, no longer counted as an upload's.
-    fn into_pages(mut self) -> PageBuffer {
+    pub(crate) fn into_pages(mut self) -> PageBuffer {
         // INVARIANT: the pages are there until this call, which takes the buffer.
         self.pages.take().expect("a staged buffer has its pages until it is taken back")
     }
@@ -331,9 +333,15 @@ impl Buffer for StagedBuffer {
 }
 
 /// A chunk that has arrived: in its upload's buffer, or already here because another value has it.
-enum StagedChunk {
+pub(crate) enum StagedChunk {
     Fresh(StagedBuffer),
     Here(OwnedRef),
+}
+
+/// A page of an unfinished value, and its chunks. Next to those the page is little.
+struct WaitingPage {
+    digests: Bytes,
+    chunks: Vec<Staged>,
 }
 
 impl Tier for MemoryTier {
@@ -367,6 +375,18 @@ impl Tier for MemoryTier {
         Reply::Ready(self.store.has(Kind::Chunk, &layout::chunk_name(chunk)))
     }
 
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>> {
+        let presence = |chunk: &ChunkRef| match self.store.has(Kind::Chunk, &layout::chunk_name(chunk)) {
+            true => Presence::Here,
+            false => Presence::Absent,
+        };
+        Reply::Ready(Lookup::Hit(chunks.iter().map(presence).collect()))
+    }
+
+    fn shrunk(&self) -> u64 {
+        self.store.shrunk()
+    }
+
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
         self.promises.admit(bytes)
     }
@@ -382,6 +402,15 @@ impl Tier for MemoryTier {
             None => self.take_back(data).map(StagedChunk::Fresh),
         };
         Reply::Ready(staged.map(|hold| Staged { chunk, hold: Box::new(hold) }))
+    }
+
+    fn stage_page(
+        &self,
+        page: PageRef,
+        digests: Bytes,
+        chunks: Vec<Staged>,
+    ) -> Reply<'_, Result<StagedPage, Refusal>> {
+        Reply::Ready(Ok(StagedPage { page, hold: Box::new(WaitingPage { digests, chunks }) }))
     }
 
     fn commit<'a>(
@@ -427,6 +456,10 @@ impl Tier for MemoryTier {
 
     fn usage(&self) -> Usage {
         self.store.usage()
+    }
+
+    fn staging(&self) -> Option<&dyn Staging> {
+        Some(self)
     }
 }
 

@@ -51,6 +51,7 @@ impl Draft {
         if let Some(copy) = copy {
             engine.keep_chunk(&chunk, copy);
         }
+        engine.metrics().uploads.chunks_combined.inc();
         Ok(())
     }
 

@@ -34,7 +34,7 @@ impl Sparse {
         }
         Draft::open(*state)?;
         draft.touch(engine.clock().now_ms());
-        draft.verify().await?;
+        draft.verify(engine).await?;
         {
             let map = &draft.tracked.lock().map;
             if map.written() < map.size() {
@@ -50,6 +50,7 @@ impl Sparse {
         let stored = engine.commit(draft.home(), &draft.opening.key, &options, digest, source).await?;
         *state = State::Finalized(stored);
         drop(state);
+        engine.metrics().uploads.finalized.inc();
         engine.uploads.ended(draft);
         draft.close().await;
         if draft.is_closed() {
@@ -67,6 +68,7 @@ impl Sparse {
         *state = State::Over;
         drop(state);
         self.draft.let_go();
+        self.engine.metrics().uploads.aborted.inc();
         self.engine.uploads.closed(&self.draft);
         Ok(())
     }
@@ -165,7 +167,7 @@ impl Draft {
     }
 
     /// Looks whether all that is written is there, if its home may have lost something. While nothing else is written.
-    pub(super) async fn verify(&self) -> Result<(), WriteError> {
+    pub(super) async fn verify(&self, engine: &Engine) -> Result<(), WriteError> {
         let staging = self.staging()?;
         let generation = staging.generation();
         if self.generation.load(Ordering::Acquire) == generation {
@@ -177,6 +179,7 @@ impl Draft {
         };
         for gone in held.into_iter().filter(|gone| !staging.has(self.owner, gone)) {
             tracing::warn!(?gone, "a part of what was written of an upload is lost");
+            engine.metrics().uploads.lost_ranges.inc();
             let dropped = self.change(|map| map.lose(gone));
             self.account(None, 0, self.footprint(&dropped));
         }
@@ -185,21 +188,23 @@ impl Draft {
                 Lookup::Busy => return Err(WriteError::Busy),
                 Lookup::Miss => {
                     tracing::warn!(page = number, "a page of an upload is lost");
+                    engine.metrics().uploads.lost_ranges.inc();
                     self.change(|map| map.lose_page(number));
                 }
-                Lookup::Hit(page) => self.verify_page(number, &page),
+                Lookup::Hit(page) => self.verify_page(engine, number, &page),
             }
         }
         self.generation.store(generation, Ordering::Release);
         Ok(())
     }
 
-    fn verify_page(&self, number: u64, page: &[u8]) {
+    fn verify_page(&self, engine: &Engine, number: u64, page: &[u8]) {
         let Ok(staging) = self.staging() else { return };
         for (place, digest) in page.as_chunks().0.iter().enumerate() {
             let number = number * tree::PAGE_DIGESTS + place as u64;
             if !staging.has(self.owner, &Gone::Chunk(self.chunk(number, Digest(*digest)))) {
                 tracing::warn!(chunk = number, "a chunk of an upload is lost");
+                engine.metrics().uploads.lost_ranges.inc();
                 self.change(|map| map.lose_in_page(number));
             }
         }

@@ -111,7 +111,7 @@ impl Engine {
         if draft.generation.load(Ordering::Acquire) != staging.generation() {
             let state = draft.state.write().await;
             if *state == State::Open
-                && let Err(error) = draft.verify().await
+                && let Err(error) = draft.verify(self).await
             {
                 tracing::debug!(%error, "an upload cannot be verified yet");
             }
@@ -129,6 +129,7 @@ impl Engine {
             tracing::info!(key = ?draft.opening.key, "an upload that nobody has continued is given up");
             *state = State::Over;
             drop(state);
+            self.metrics().uploads.expired.inc();
             self.uploads.ended(draft);
             draft.close().await;
             if draft.is_closed() {

@@ -44,6 +44,8 @@ pub struct Range {
     staging: VecDeque<(u64, JoinHandle<Result<Staged, Refusal>>)>,
     pieces: Vec<Piece>,
     taken: Option<Taken>,
+    /// All of it has come, or it is known that it will not be taken.
+    ended: bool,
     sha256: Option<Sha256>,
     wanted: Option<[u8; 32]>,
 }
@@ -79,13 +81,17 @@ impl Range {
             staging: VecDeque::new(),
             pieces: Vec::new(),
             taken: None,
+            ended: false,
             sha256: sha256.map(|_| Sha256::default()),
             wanted: sha256,
         };
+        // Whoever cannot be let in has cut nothing off.
+        range.ended = true;
         if let Some(len) = len.filter(|len| *len > 0) {
             range.reserve(len).await?;
             range.promise(len.min(TRANSIT)).await?;
         }
+        range.ended = false;
         Ok(range)
     }
 
@@ -94,6 +100,14 @@ impl Range {
     /// # Errors
     /// When there will be no room; the range is then to be dropped.
     pub async fn ready(&mut self) -> Result<(), SparseError> {
+        let ready = self.make_room().await;
+        if ready.is_err() && !std::mem::replace(&mut self.ended, true) {
+            self.sparse.engine.metrics().uploads.ranges_refused.inc();
+        }
+        ready
+    }
+
+    async fn make_room(&mut self) -> Result<(), SparseError> {
         if self.len.is_some_and(|len| self.received >= len) {
             return Ok(());
         }
@@ -144,6 +158,19 @@ impl Range {
 
     /// Writes what was received; how far the upload is then, in percent, floored. The caller has seen to it that it is all there.
     pub async fn finish(mut self) -> Result<u8, SparseError> {
+        self.ended = true;
+        let engine = Arc::clone(&self.sparse.engine);
+        let counters = &engine.metrics().uploads;
+        let finished = self.write().await;
+        if finished.is_ok() {
+            counters.ranges_written.inc()
+        } else {
+            counters.ranges_refused.inc()
+        }
+        finished
+    }
+
+    async fn write(mut self) -> Result<u8, SparseError> {
         if self.len.is_some_and(|len| len != self.received) {
             return Err(WriteError::WrongLength.into());
         }
@@ -158,9 +185,11 @@ impl Range {
         pieces.sort_unstable_by_key(|piece| piece.number);
         let engine = Arc::clone(&self.sparse.engine);
         to_the_end(async move {
+            let received = self.received;
             let reserved = self.reserved.take();
             draft.write(&engine, pieces, reserved).await?;
             draft.touch(engine.clock().now_ms());
+            engine.metrics().tier(draft.home().name()).bytes_written.add(received);
             // Promises and the bookkeeping are given back now that all of it is where it belongs.
             drop(self);
             let tracked = draft.tracked.lock();
@@ -303,6 +332,9 @@ impl Range {
 impl Drop for Range {
     fn drop(&mut self) {
         self.draft().receiving.fetch_sub(1, Ordering::AcqRel);
+        if !self.ended {
+            self.sparse.engine.metrics().uploads.ranges_cut_off.inc();
+        }
     }
 }
 

@@ -203,7 +203,7 @@ impl Registry {
         let open = self.open();
         SparseUsage {
             open: open.len() as u64,
-            staged_bytes: open.iter().map(|draft| draft.kept_bytes()).sum(),
+            staged_bytes: self.homes.iter().flatten().map(|home| home.ledger.used()).sum(),
             map_bytes: open.iter().map(|draft| draft.tracked.lock().bytes()).sum(),
         }
     }
