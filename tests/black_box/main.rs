@@ -32,6 +32,7 @@ mod metadata;
 mod pages;
 mod process;
 mod ranges;
+mod sparse;
 mod sparse_writers;
 mod uploads;
 mod values;
