@@ -114,9 +114,6 @@ async fn node_with(home: Home, place: &Place, memory_mib: u64, disk_mib: u64, co
     tiers.extend(disks.iter().map(|disks| Arc::clone(disks) as Arc<dyn Tier>));
     let engine =
         Engine::new(config, tiers, memory.clone(), clock.clone(), Arc::clone(&budget), Metrics::new());
-    if let Some(demoter) = engine.demoter() {
-        memory.set_below(demoter);
-    }
     let keeper = engine.keep_uploads();
     Node { engine, clock, budget, disks, _keeper: keeper }
 }

@@ -108,6 +108,14 @@ impl Engine {
     /// One upload that is open.
     async fn look_after(self: &Arc<Self>, draft: &Arc<Draft>) {
         let Ok(staging) = draft.staging() else { return };
+        if !staging.keeps(draft.owner) {
+            tracing::error!(key = ?draft.opening.key, "an upload is lost with the directory that it was open in");
+            *draft.state.write().await = State::Over;
+            self.metrics().uploads.lost.inc();
+            draft.let_go();
+            self.uploads.closed(draft);
+            return;
+        }
         if draft.generation.load(Ordering::Acquire) != staging.generation() {
             let state = draft.state.write().await;
             if *state == State::Open

@@ -215,8 +215,11 @@ impl Range {
 
     /// A length that was not known turns out to be more than the buffer: a larger one takes its place.
     async fn grow_buffer(&mut self, len: u64) -> Result<(), SparseError> {
-        let filled = self.buffer.as_ref().map_or(0, |buffer| buffer.filled()) as u64;
-        self.reserve(len - filled).await?;
+        let filled = self.buffer.as_ref().map_or(0, |buffer| buffer.filled());
+        // One piece of this length takes another room than two that add up to it.
+        let staging = self.draft().staging()?;
+        let more = staging.footprint(len as u32).saturating_sub(staging.footprint(filled as u32));
+        self.reserve_room(more, Purpose::Range).await?;
         self.promise(TRANSIT).await?;
         let mut larger = transit::room(&self.sparse.engine, len).await?;
         if let Some(smaller) = self.buffer.take() {
@@ -299,13 +302,17 @@ impl Range {
 
     /// Takes room in the home for `len` more bytes from where it stands on.
     async fn reserve(&mut self, len: u64) -> Result<(), SparseError> {
-        let draft = Arc::clone(self.draft());
-        let start = self.at();
+        let (draft, start) = (self.draft(), self.at());
         // INVARIANT: nothing beyond the value's size is reserved, and that is below 2^64.
         let span = Span::new(start, start.saturating_add(len)).ok_or(SparseError::OutOfBounds)?;
         let repeats = len <= CHUNK_SIZE && draft.tracked.lock().map.covers(span);
         let purpose = if repeats { Purpose::Repeat } else { Purpose::Range };
-        let more = draft.ledger.reserve(draft.footprint_of(span)?, purpose).await?;
+        let footprint = draft.footprint_of(span)?;
+        self.reserve_room(footprint, purpose).await
+    }
+
+    async fn reserve_room(&mut self, footprint: u64, purpose: Purpose) -> Result<(), SparseError> {
+        let more = self.draft().ledger.reserve(footprint, purpose).await?;
         match &mut self.reserved {
             Some(reserved) => reserved.join(more),
             none => *none = Some(more),
