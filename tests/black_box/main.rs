@@ -35,6 +35,7 @@ mod metadata;
 mod pages;
 mod process;
 mod ranges;
+mod sparse;
 mod sparse_writers;
 mod too_large;
 mod uploads;
