@@ -15,7 +15,7 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 
 # The steps of `make test`, what fails fast first. The tests come last, so that their summary ends the output.
 TEST_STEPS := tools fmt-check tidy lint doc doc-test guards c-test unit
-LONG_STEPS := traces lookups soak bench
+LONG_STEPS := traces lookups clients soak bench
 
 # $(call when,FILE,COMMAND): runs COMMAND if this part of the project has FILE.
 when = if [ -e $(1) ]; then $(2); else echo "$@: nothing to do, there is no $(1)"; fi
@@ -102,6 +102,17 @@ soak: ## the tests named soak_*, in release
 	$(call say,long tests)
 	@cargo build --release $(LOCKED) --workspace --bins
 	@cargo nextest run --release $(LOCKED) --workspace --profile soak --no-tests=pass $(ARGS)
+
+# Where DuckDB is installed to.
+CLIENTS := $(abspath $(or $(CARGO_TARGET_DIR),target)/clients)
+
+.PHONY: clients
+clients: export ELCACHE_CLIENTS_PYTHON := $(CLIENTS)/bin/python
+clients: ## curl, aria2c, ffmpeg and DuckDB against a node, installed from their packages; 9 GB of disk, three minutes
+	$(call say,clients that others wrote)
+	@scripts/install-clients.sh $(CLIENTS)
+	@cargo build --release $(LOCKED) --workspace --bins
+	@cargo nextest run --release $(LOCKED) --profile clients -p elcache-tests $(ARGS)
 
 .PHONY: traces
 traces: ## hit ratios of both tiers on the traces in ELCACHE_TRACES (../shared/traces), 1.4 GB in the temporary folder; five minutes

@@ -2,6 +2,10 @@
 
 #![forbid(unsafe_code)]
 
+mod client_aria2;
+mod client_curl;
+mod client_duckdb;
+mod client_ffmpeg;
 mod conditions;
 mod disk_admission;
 mod disk_capacity;
@@ -28,5 +32,6 @@ mod metadata;
 mod pages;
 mod process;
 mod ranges;
+mod sparse_writers;
 mod uploads;
 mod values;

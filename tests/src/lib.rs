@@ -6,6 +6,7 @@
 //! - [`call`]: requests, well formed or not;
 //! - [`wire`]: a connection, and a parser of answers that takes nothing but what RFC 9112 allows;
 //! - [`curl`]: the client that people use;
+//! - [`client`]: other programs as clients, which are killed in the middle;
 //! - [`frames`]: HTTP/2 frame by frame;
 //! - [`content`]: bytes that can be checked anywhere without being kept;
 //! - [`home`]: a directory for a node's disk tier, which outlives the node;
@@ -20,6 +21,7 @@
 
 pub mod binary;
 pub mod call;
+pub mod client;
 pub mod content;
 pub mod curl;
 pub mod frames;

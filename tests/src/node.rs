@@ -146,6 +146,13 @@ impl Node {
         line.map(|value| value.parse().expect("a number"))
     }
 
+    /// Bytes of values that its tiers have given.
+    #[track_caller]
+    pub fn bytes_read(&self) -> u64 {
+        let tiers = ["memory", "disk"].map(|tier| format!("elcache_bytes_read_total{{tier=\"{tier}\"}}"));
+        tiers.iter().filter_map(|series| self.metric(series)).sum::<f64>() as u64
+    }
+
     /// A new connection.
     #[track_caller]
     pub fn connect(&self) -> Connection {

@@ -161,6 +161,11 @@ pub trait Staging: Send + Sync + 'static {
     /// The uploads that a restart, or the return of a directory, has found since this was last asked. Waits until it can be said.
     fn found(&self) -> Reply<'_, Result<Vec<FoundUpload>, Refusal>>;
 
+    /// Whether it keeps still that the upload is open: not when whatever had that is gone for good. Quick.
+    fn keeps(&self, _draft: Owner) -> bool {
+        true
+    }
+
     /// Rises when something that was staged may be lost, and when [`Staging::found`] has news.
     fn generation(&self) -> u64;
 }

@@ -92,6 +92,17 @@ impl<T> Lookup<T> {
     }
 }
 
+/// Whether something is in a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is here.
+    Here,
+    /// It is not here.
+    Absent,
+    /// If it is here, then in a part that cannot be read at the moment.
+    OutOfReach,
+}
+
 /// Why a tier did not take something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -217,19 +228,22 @@ pub struct Staged {
     pub hold: Hold,
 }
 
+/// A page of a value that is not committed yet, and what keeps it and all of its chunks.
+pub struct StagedPage {
+    /// Which page.
+    pub page: PageRef,
+    /// Where the tier has it. Dropping it gives up the page and its chunks, without waiting for that.
+    pub hold: Hold,
+}
+
 /// The bytes of a value to be committed.
 pub enum NewBody<'a> {
     /// At most one chunk, lying somewhere else: the tier copies it.
     Borrowed(&'a [u8]),
     /// At most one chunk, in a buffer: a tier that keeps buffers takes it over.
     Filled(Filled),
-    /// More than one chunk: all of them, in order, and the pages that list them.
-    Chunks {
-        /// The chunks.
-        staged: Vec<Staged>,
-        /// The pages.
-        pages: Vec<Bytes>,
-    },
+    /// More than one chunk: all pages, in order. They are of the draft that the metadata names.
+    Pages(Vec<StagedPage>),
     /// More than one chunk, which with their pages are in a slower tier.
     Elsewhere,
     /// More than one chunk: those of the draft that the metadata names, all of whose pages the tier's [`Staging`] has.
@@ -362,6 +376,12 @@ pub trait Tier: Send + Sync + 'static {
     /// Whether it has a chunk, without counting it as a use.
     fn has_chunk(&self, chunk: &ChunkRef) -> Reply<'_, bool>;
 
+    /// Which of these chunks it has, in their order, without counting a use: one call for those of a page instead of one for each.
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>>;
+
+    /// Rises whenever chunks or pages may have gone from it, or out of reach. As long as it has not, it has all that it had.
+    fn shrunk(&self) -> u64;
+
     /// Promises that `bytes` more of unfinished uploads will find room. Waits for its turn, bounded by the time
     /// that a request may wait.
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>>;
@@ -371,6 +391,14 @@ pub trait Tier: Send + Sync + 'static {
 
     /// Takes a chunk that has arrived whole, for a value that is not committed yet.
     fn stage(&self, chunk: ChunkRef, data: Filled) -> Reply<'_, Result<Staged, Refusal>>;
+
+    /// Takes a page of a value that is not committed yet, and what keeps the chunks that it lists. When it is refused, those are given up.
+    fn stage_page(
+        &self,
+        page: PageRef,
+        digests: Bytes,
+        chunks: Vec<Staged>,
+    ) -> Reply<'_, Result<StagedPage, Refusal>>;
 
     /// Makes a value the value of its key, at once and whole. The caller orders the writes of a key.
     fn commit<'a>(

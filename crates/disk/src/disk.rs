@@ -15,6 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use crate::config::DiskConfig;
 use crate::directory::{Directory, Lock};
 use crate::format::record::{Kind as RecordKind, Record};
+use crate::found::Found;
 use crate::index::Index;
 use crate::index::entry::{Entry, Kind, Name};
 use crate::io::{Device, Gate};
@@ -60,6 +61,8 @@ pub(crate) enum Tried {
 pub(crate) struct Counters {
     /// Records and blocks that did not verify.
     pub(crate) damaged: AtomicU64,
+    /// What unfinished uploads count on and may not be there any more.
+    pub(crate) lost: AtomicU64,
     /// Operations that failed.
     pub(crate) failed: AtomicU64,
     /// Bytes that went to the disk.
@@ -71,6 +74,8 @@ pub(crate) struct Counters {
     pub(crate) evicted: AtomicU64,
     /// Values whose time was over.
     pub(crate) expired: AtomicU64,
+    /// Times that chunks or pages may have gone.
+    pub(crate) shrunk: AtomicU64,
     /// Bytes that came from the disk.
     pub(crate) read: AtomicU64,
     /// Bytes of records that were written again before their segment went.
@@ -121,6 +126,10 @@ pub(crate) struct Disk {
     pub(crate) next_number: AtomicU32,
     pub(crate) sums: SumsCache,
     pub(crate) recovery: watch::Sender<Recovery>,
+    /// What recovery has found of drafts, until somebody takes it.
+    pub(crate) found: Mutex<Found>,
+    /// What uploads count on is pinned again.
+    pub(crate) restored: watch::Sender<bool>,
     pub(crate) buffers: Arc<dyn Buffers>,
     /// Room for what is with readers outside of the budget's buffers.
     pub(crate) lent: Arc<Semaphore>,
@@ -181,6 +190,8 @@ impl Disk {
             next_number: AtomicU32::new(1),
             sums,
             recovery: watch::Sender::new(Recovery::Running(0)),
+            found: Mutex::default(),
+            restored: watch::Sender::new(false),
             buffers,
             lent: Arc::new(Semaphore::new(share(LENT, sharers))),
             reading: AtomicUsize::new(0),
@@ -195,7 +206,7 @@ impl Disk {
     /// Appends a record and waits until it is written and in the index.
     pub(crate) async fn append(self: &Arc<Self>, name: Name, record: &Record) -> Result<(), Refusal> {
         // What deletes, or completes what has been written, is little and need not wait.
-        if record.kind == RecordKind::Value {
+        if matches!(record.kind, RecordKind::Value | RecordKind::Fragment) {
             self.pace.turn().await?;
         }
         let append = Append { record, name, copy_of: None };
@@ -316,6 +327,11 @@ impl Disk {
         ended.is_ok_and(|state| *state == Recovery::Done)
     }
 
+    /// Waits until what uploads count on is pinned again.
+    pub(crate) async fn is_restored(&self) -> bool {
+        self.restored.subscribe().wait_for(|restored| *restored).await.is_ok()
+    }
+
     /// The segment of an entry.
     pub(crate) fn segment(&self, entry: &Entry) -> Option<Arc<Segment>> {
         self.segments.get(entry.place.segment)
@@ -324,7 +340,9 @@ impl Disk {
     /// What is at this place does not verify: it is not looked at again.
     pub(crate) fn bury(&self, name: &Name, entry: &Entry) {
         self.counters.damaged.fetch_add(1, Ordering::Relaxed);
-        if self.pins.bury(&self.index, name, &entry.place) {
+        if let Some(before) = self.pins.bury(&self.index, name, &entry.place) {
+            self.counters.shrunk.fetch_add(1, Ordering::Release);
+            self.counters.lost.fetch_add(u64::from(before.pinned), Ordering::Release);
             tracing::warn!(segment = entry.place.segment, "a record does not verify and is dropped");
         }
     }

@@ -6,13 +6,16 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
+use elcache_core::staging::{Fragment, Opening};
 use elcache_core::tier::{Apart, Body as RootBody, ChunkRef, Lookup, PageRef, Part, Reply, Root};
 
 use crate::directory::perform;
 use crate::disk::{Disk, NotYet, is_value};
 use crate::extents::{Broken, Lent, Place, Source, answer};
+use crate::format::check::Summer;
 use crate::format::extent::Head;
 use crate::format::record::{Body, Kind, Record};
+use crate::format::staged;
 use crate::index::entry::{Entry, HOT, InFile, Kind as Known, Name};
 use crate::io::{Action, Memory, Part as MemoryPart};
 use crate::name;
@@ -100,12 +103,15 @@ impl Disk {
     }
 
     pub(crate) async fn find_page(self: &Arc<Self>, page: &PageRef) -> Lookup<Payload> {
-        let bears = page.to_bytes();
-        let name = name::of_record(Kind::Page, &bears);
-        self.found(&name, &ReadPage { name: &bears }).await.map(|(entry, page)| {
-            self.index.touch(&name, &entry.place);
-            page
+        self.found_page(page).await.map(|(entry, (_, digests))| {
+            self.index.touch(&name::of_page(page), &entry.place);
+            digests
         })
+    }
+
+    /// Reads a page, and up to which serial writes of its chunks are in it.
+    pub(crate) async fn found_page(self: &Arc<Self>, page: &PageRef) -> Lookup<(Entry, (u64, Payload))> {
+        self.found(&name::of_page(page), &ReadPage { name: &page.to_bytes() }).await
     }
 
     async fn read_page_extent(
@@ -113,10 +119,30 @@ impl Disk {
         entry: &Entry,
         payload_len: u32,
         name: &[u8],
-    ) -> Result<Payload, Broken> {
+    ) -> Result<(u64, Payload), Broken> {
         let place = self.place(entry).ok_or(Broken::Gone)?;
         let (head, bytes) = self.read_head(&place, payload_len).await?;
-        if head.kind == Kind::Page && head.name == name { Ok(bytes) } else { Err(Broken::Damaged) }
+        let is_it = head.kind == Kind::Page && head.name == name;
+        if is_it { Ok((head.meta.size, bytes)) } else { Err(Broken::Damaged) }
+    }
+
+    /// Reads what says that an upload of a key is open.
+    pub(crate) async fn found_opening(self: &Arc<Self>, key: &Key) -> Lookup<Opening> {
+        self.found(&name::of_upload(key), &ReadOpening { key }).await.map(|(_, opening)| opening)
+    }
+
+    /// Reads bytes of a chunk, all of which are a fragment's.
+    pub(crate) async fn find_fragment(
+        self: &Arc<Self>,
+        fragment: &Fragment,
+        from: u32,
+        to: u32,
+    ) -> Lookup<Payload> {
+        if from < fragment.from || to > fragment.to || from > to {
+            return Lookup::Miss;
+        }
+        let read = ReadFragment { fragment, from: from - fragment.from, to: to - fragment.from };
+        self.found(&name::of_fragment(fragment), &read).await.map(|(_, bytes)| bytes)
     }
 
     /// Where a chunk is.
@@ -201,16 +227,62 @@ struct ReadPage<'a> {
 }
 
 impl Read for ReadPage<'_> {
+    type Output = (u64, Payload);
+
+    async fn read(&self, disk: &Arc<Disk>, entry: &Entry) -> Result<(u64, Payload), Broken> {
+        match entry.place.file {
+            _ if entry.kind != Known::Page => Err(Broken::Absent),
+            InFile::Small { .. } => {
+                let record = disk.read_record(entry, &[Kind::Page], self.name).await?;
+                let Body::Packed(bytes) = record.body else { return Err(Broken::Damaged) };
+                Ok((record.meta.size, Payload::from(bytes)))
+            }
+            InFile::Bulk { payload_len, .. } => disk.read_page_extent(entry, payload_len, self.name).await,
+        }
+    }
+}
+
+struct ReadOpening<'a> {
+    key: &'a Key,
+}
+
+impl Read for ReadOpening<'_> {
+    type Output = Opening;
+
+    async fn read(&self, disk: &Arc<Disk>, entry: &Entry) -> Result<Opening, Broken> {
+        if entry.kind != Known::Upload {
+            return Err(Broken::Absent);
+        }
+        let record = disk.read_record(entry, &[Kind::Upload], self.key.as_bytes()).await?;
+        Ok(staged::opening(record)?)
+    }
+}
+
+struct ReadFragment<'a> {
+    fragment: &'a Fragment,
+    /// Within it.
+    from: u32,
+    to: u32,
+}
+
+impl Read for ReadFragment<'_> {
     type Output = Payload;
 
     async fn read(&self, disk: &Arc<Disk>, entry: &Entry) -> Result<Payload, Broken> {
+        let (name, len) = (staged::of_fragment(self.fragment), self.fragment.to - self.fragment.from);
         match entry.place.file {
-            _ if entry.kind != Known::Page => Err(Broken::Absent),
-            InFile::Small { .. } => match disk.read_record(entry, &[Kind::Page], self.name).await?.body {
-                Body::Packed(bytes) => Ok(Payload::from(bytes)),
-                Body::Extent(_) => Err(Broken::Damaged),
+            _ if entry.kind != Known::Fragment => Err(Broken::Absent),
+            InFile::Small { .. } => match disk.read_record(entry, &[Kind::Fragment], &name).await?.body {
+                Body::Packed(bytes) if bytes.len() == len as usize => {
+                    Ok(Payload::from(bytes).slice(self.from as usize, self.to as usize))
+                }
+                _ => Err(Broken::Damaged),
             },
-            InFile::Bulk { payload_len, .. } => disk.read_page_extent(entry, payload_len, self.name).await,
+            InFile::Bulk { .. } => {
+                let place = disk.place(entry).ok_or(Broken::Gone)?;
+                let summer = Summer::new(Kind::Fragment, &name, self.fragment.draft.version);
+                disk.read_range(&Source { place, len, summer }, self.from, self.to).await
+            }
         }
     }
 }

@@ -248,6 +248,14 @@ impl Index {
         entries.filter(|(_, entry)| entry.place.segment == segment && !self.is_stale(entry)).collect()
     }
 
+    /// What a stripe has of a kind.
+    pub(crate) fn of_kind(&self, stripe: usize, kind: Kind) -> Vec<(Name, Entry)> {
+        let stripe = self.lock(stripe);
+        let nodes = (0..stripe.len()).map(|node| stripe.node(node));
+        let entries = nodes.map(|node| (node.name, node.packed.unpack()));
+        entries.filter(|(_, entry)| entry.kind == kind && !self.is_stale(entry)).collect()
+    }
+
     /// What there is above the floor.
     pub(crate) fn total(&self) -> Live {
         self.census.lock().total()

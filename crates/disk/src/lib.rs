@@ -31,6 +31,7 @@ mod disks;
 mod extents;
 mod find;
 mod format;
+mod found;
 mod index;
 pub mod io;
 mod log;
@@ -42,6 +43,7 @@ mod recovery;
 mod scrub;
 mod segment;
 mod space;
+mod staging;
 mod sums;
 mod tally;
 #[cfg(test)]

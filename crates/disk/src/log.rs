@@ -194,13 +194,13 @@ impl Open {
         held: Held,
         seeds: &Seeds,
     ) -> watch::Receiver<Outcome> {
-        let Append { record, name, .. } = append;
+        let Append { record, name, copy_of } = append;
         let (at, len) = self.push(record, seeds);
         let place = record.place(at, len);
         let Metadata { version, expires_ms, .. } = record.meta;
         let entry =
             LogEntry { kind: record.kind, place, hash: *name, version, expires_ms, name: &record.name };
-        self.changes.push((held, change(self.segment.number, &entry)));
+        self.changes.push((held, change(self.segment.number, &entry, copy_of.is_some())));
         self.entries.push(&entry);
         if self.entries.len() >= INDEX_EVERY {
             self.push_index(seeds);
@@ -368,11 +368,11 @@ impl Open {
     }
 }
 
-/// What an entry of a log means to the index.
-pub(crate) fn change(segment: u32, entry: &LogEntry<'_>) -> Change {
+/// What an entry of a log means to the index. A copy is pinned only if what it is a copy of is so still.
+pub(crate) fn change(segment: u32, entry: &LogEntry<'_>, is_copy: bool) -> Change {
     match known(segment, entry) {
         Some(Entry { kind: Known::Tombstone, .. }) | None => Change::Remove,
-        Some(known) => Change::Put(known),
+        Some(known) => Change::Put(Entry { pinned: known.pinned && !is_copy, ..known }),
     }
 }
 
@@ -383,12 +383,15 @@ pub(crate) fn known(segment: u32, entry: &LogEntry<'_>) -> Option<Entry> {
         Kind::Root => Known::Root,
         Kind::Page => Known::Page,
         Kind::Chunk => Known::Chunk,
-        Kind::Tombstone => Known::Tombstone,
+        Kind::Tombstone | Kind::Closed => Known::Tombstone,
+        Kind::Upload => Known::Upload,
+        Kind::Fragment => Known::Fragment,
+        Kind::Filling => Known::Filling,
         Kind::Index => return None,
     };
     let expires_s = entry.expires_ms.map_or(0, |ms| ms.div_ceil(1000).clamp(1, u32::MAX.into()) as u32);
     let place = Place { segment, file: in_file(entry.place) };
-    Some(Entry { kind, place, expires_s, used: false, pinned: false, heat: 0 })
+    Some(Entry { kind, place, expires_s, used: false, pinned: kind.is_staged(), heat: 0 })
 }
 
 pub(crate) fn in_file(place: LogPlace) -> InFile {

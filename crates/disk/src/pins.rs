@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::disk::Disk;
-use crate::index::entry::{Entry, Name, Place};
+use crate::index::entry::{Entry, Kind, Name, Place};
 use crate::index::{Index, Refused};
 
 /// Holds that are no bit in the index.
@@ -32,12 +32,26 @@ impl Pins {
         }
     }
 
-    /// Holds it once less.
-    pub(crate) fn release(&self, index: &Index, name: &Name) {
+    /// Holds what is under a name once more, if there is something that may be held.
+    pub(crate) fn hold_if(&self, index: &Index, name: &Name, may: impl Fn(&Entry) -> bool) -> bool {
         let mut more = self.more.lock();
-        if !take_one(&mut more, name) {
-            index.unpin(name);
+        match index.get(name).filter(may) {
+            Some(entry) if entry.pinned => *more.entry(*name).or_default() += 1,
+            Some(_) => return index.pin(name),
+            None => return false,
         }
+        true
+    }
+
+    /// Holds it once less; false when nobody holds it.
+    pub(crate) fn release(&self, index: &Index, name: &Name) -> bool {
+        let mut more = self.more.lock();
+        take_one(&mut more, name) || index.unpin(name)
+    }
+
+    /// Holds it once less, if what is under the name stays pinned as it is.
+    pub(crate) fn release_spare(&self, name: &Name) -> bool {
+        take_one(&mut self.more.lock(), name)
     }
 
     /// As [`Index::put`]: what somebody holds is pinned from then on.
@@ -51,19 +65,23 @@ impl Pins {
     }
 
     /// As [`Index::bury`]: whoever holds it holds nothing then.
-    pub(crate) fn bury(&self, index: &Index, name: &Name, place: &Place) -> bool {
+    pub(crate) fn bury(&self, index: &Index, name: &Name, place: &Place) -> Option<Entry> {
         let mut more = self.more.lock();
-        let Some(before) = index.bury(name, place) else { return false };
-        if before.pinned {
+        let before = index.bury(name, place)?;
+        // Of what only uploads have, nobody has a hold.
+        if before.pinned && !before.kind.is_staged() {
             *more.entry(*name).or_default() += 1;
         }
-        true
+        Some(before)
     }
 
     /// What is at this place goes, though it is held.
     pub(crate) fn lose(&self, index: &Index, name: &Name, place: &Place) {
         let mut more = self.more.lock();
-        if index.get(name).is_some_and(|entry| entry.place == *place && entry.pinned) && index.unpin(name) {
+        let Some(entry) = index.get(name).filter(|entry| entry.place == *place && entry.pinned) else {
+            return;
+        };
+        if index.unpin(name) && !entry.kind.is_staged() {
             *more.entry(*name).or_default() += 1;
         }
     }
@@ -88,18 +106,33 @@ fn take_one(more: &mut HashMap<Name, u32>, name: &Name) -> bool {
 pub(crate) struct Pin {
     disk: Arc<Disk>,
     name: Name,
+    /// Somebody else lets go of it.
+    is_left: bool,
 }
 
 impl Pin {
     pub(crate) fn new(disk: &Arc<Disk>, name: &Name) -> Self {
         disk.pins.hold(&disk.index, name);
-        Self { disk: Arc::clone(disk), name: *name }
+        Self { disk: Arc::clone(disk), name: *name, is_left: false }
+    }
+
+    /// Whether what is held is there: the directory may be out of service by now, or may have lost it.
+    pub(crate) fn is_there(&self) -> bool {
+        let entry = self.disk.index.get(&self.name);
+        !self.disk.gate.is_shut() && entry.is_some_and(|entry| entry.kind != Kind::Dead)
+    }
+
+    /// Leaves it held: somebody else lets go of it, by its name.
+    pub(crate) fn leave(mut self) {
+        self.is_left = true;
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.disk.pins.release(&self.disk.index, &self.name);
+        if !self.is_left {
+            self.disk.pins.release(&self.disk.index, &self.name);
+        }
     }
 }
 
@@ -111,7 +144,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::index::entry::{InFile, Kind};
+    use crate::index::entry::InFile;
 
     const NAMES: u8 = 4;
 
@@ -151,13 +184,31 @@ mod tests {
         fn release(&mut self, n: u8) {
             if let Some(count) = self.counts.get_mut(&n).filter(|count| **count > 0) {
                 *count -= 1;
-                self.pins.release(&self.index, &[n; 16]);
+                assert!(self.pins.release(&self.index, &[n; 16]));
+            }
+        }
+
+        /// Holds what is there.
+        fn hold_if(&mut self, n: u8, may: bool) {
+            let is_there = self.entries.get(&n).is_some_and(|entry| entry.kind == Kind::Chunk);
+            let held = self.pins.hold_if(&self.index, &[n; 16], |entry| may && entry.kind == Kind::Chunk);
+            assert_eq!(held, may && is_there);
+            *self.counts.entry(n).or_default() += u32::from(held);
+        }
+
+        /// Gives up a hold that is no bit.
+        fn release_spare(&mut self, n: u8) {
+            let bit = self.index.get(&[n; 16]).is_some_and(|entry| entry.pinned);
+            let released = self.pins.release_spare(&[n; 16]);
+            assert_eq!(released, self.count(n) > u32::from(bit));
+            if let Some(count) = self.counts.get_mut(&n) {
+                *count -= u32::from(released);
             }
         }
 
         fn bury(&mut self, n: u8) {
             let Some(entry) = self.entries.get_mut(&n) else { return };
-            assert!(self.pins.bury(&self.index, &[n; 16], &entry.place));
+            assert!(self.pins.bury(&self.index, &[n; 16], &entry.place).is_some());
             entry.kind = Kind::Dead;
         }
 
@@ -198,11 +249,13 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_held_is_pinned_as_long_as_it_is_held(
-            steps in proptest::collection::vec((0_u8..8, 0..NAMES, 0_u32..3), 1..120),
+            steps in proptest::collection::vec((0_u8..10, 0..NAMES, 0_u32..3), 1..120),
         ) {
             let mut pair = Pair::new();
             for (step, n, back) in steps {
                 match step {
+                    8 => pair.hold_if(n, back > 0),
+                    9 => pair.release_spare(n),
                     0 | 1 => {
                         *pair.counts.entry(n).or_default() += 1;
                         pair.pins.hold(&pair.index, &[n; 16]);

@@ -115,8 +115,8 @@ struct Copies {
 
 /// Frees what is oldest, whenever there is too much.
 pub(crate) async fn reclaim(disk: Arc<Disk>) {
-    // Before that it is not known which segment is the lowest.
-    if !disk.recovers().await {
+    // Before that it is not known which segment is the lowest, and then not what uploads count on.
+    if !disk.recovers().await || !disk.is_restored().await {
         return;
     }
     let mut over = false;
@@ -266,6 +266,7 @@ impl Disk {
             tracing::error!(segment = segment.number, "what unfinished uploads count on cannot be read");
             self.counters.damaged.fetch_add(left.len() as u64, Ordering::Relaxed);
             left.iter().for_each(|(name, entry)| self.pins.lose(&self.index, name, &entry.place));
+            self.counters.lost.fetch_add(left.len() as u64, Ordering::Release);
         }
         Ok(saved())
     }
@@ -361,7 +362,8 @@ impl Disk {
                 let digest = <[u8; 32]>::try_from(&record.name[..]);
                 digest.is_ok_and(|digest| above.holds(Leaving::Chunk(Digest(digest))))
             }
-            Kind::Tombstone | Kind::Index => false,
+            Kind::Tombstone | Kind::Index | Kind::Upload | Kind::Closed => false,
+            Kind::Fragment | Kind::Filling => false,
         }
     }
 

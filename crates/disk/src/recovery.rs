@@ -416,6 +416,7 @@ impl Disk {
     /// leave no trace.
     async fn give_up_to(&self, numbers: &BTreeMap<u32, (u64, Option<u64>)>, number: u32) -> io::Result<()> {
         self.index.set_floor(number.saturating_add(1));
+        self.counters.shrunk.fetch_add(1, Ordering::Release);
         for &lower in numbers.range(..=number).map(|(lower, _)| lower) {
             self.remove_files(lower).await.map_err(|_| io::Error::other("a segment cannot be removed"))?;
             self.segments.remove(lower);
@@ -446,6 +447,9 @@ impl Intake {
     ) -> io::Result<bool> {
         for entry in entries {
             let Some(known) = known(found.segment.number, &entry) else { continue };
+            if known.kind.is_staged() && !self.disk.found.lock().note(&entry, &self.disk.budget) {
+                return Ok(false);
+            }
             self.batch.push((entry.hash, within(known, found)));
             if self.batch.len() >= BATCH && !self.put().await? {
                 return Ok(false);

@@ -187,6 +187,7 @@ impl Disk {
         // Not before: as long as it may come back with a restart, whoever deletes what is in it has to find it.
         self.segments.remove(number);
         self.index.set_floor(number + 1);
+        self.counters.shrunk.fetch_add(1, Ordering::Release);
         self.counters.evicted.fetch_add(values, Ordering::Relaxed);
         self.tell_freed().await
     }

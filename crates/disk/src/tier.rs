@@ -12,8 +12,8 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled, Payload};
 use elcache_core::tier::{
-    Above, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Refusal, Reply,
-    Root, Staged, Tier, TierName, Usage,
+    Above, ChunkRef, DeviceUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal,
+    Reply, Root, Staged, StagedPage, Tier, TierName, Usage,
 };
 use elcache_core::tree::CHUNK_SIZE;
 use elcache_core::value::{Metadata, Version};
@@ -101,7 +101,7 @@ impl DiskTier {
         let reach = Reach { device, gate };
         let directory = Directory::open(&reach, path, &node_name, clock.now_ms(), &mut random).await?;
         let (lock, counters, seed) = (lock.map(Arc::new), Counters::new(&*clock), random());
-        Self::start(Instance {
+        let tier = Self::start(Instance {
             config,
             reach,
             directory,
@@ -113,10 +113,13 @@ impl DiskTier {
             budget,
             buffers,
             clock,
-        })
+        })?;
+        // Alone it keeps no drafts.
+        tier.disk.restored.send_replace(true);
+        Ok(tier)
     }
 
-    /// Begins to find what is in a directory.
+    /// Begins to find what is in a directory. Nothing is freed before somebody says that everything is pinned that uploads count on.
     pub(crate) fn start(instance: Instance) -> Result<Arc<Self>, DirectoryError> {
         let Instance { config, reach, directory, lock, counters, pace, sharers, .. } = instance;
         let Instance { seed, budget, buffers, clock, .. } = instance;
@@ -291,6 +294,15 @@ impl Disk {
         })
     }
 
+    /// Writes a page of an unfinished value.
+    pub(crate) async fn stage_page(self: &Arc<Self>, page: &PageRef, digests: Bytes) -> Result<Pin, Refusal> {
+        self.recovered().await.map_err(|NotYet| Refusal::Full)?;
+        // From now on reclaiming keeps it.
+        let pin = Pin::new(self, &name::of_record(Kind::Page, &page.to_bytes()));
+        self.put_page(page, 0, digests.into(), self.clock.now_ms()).await?;
+        Ok(pin)
+    }
+
     pub(crate) async fn commit_value(
         self: &Arc<Self>,
         key: &Key,
@@ -312,24 +324,14 @@ impl Disk {
                 self.put_record(Kind::Value, key.as_bytes(), name::of_key(key), meta, payload, &subtrees)
                     .await
             }
-            NewBody::Chunks { staged, pages } => {
-                if !staged.iter().all(|staged| self.has(&staged.chunk)) {
-                    // One has turned out to be damaged, or could not be written again when its segment went.
-                    return Err(Refusal::Failed);
-                }
-                self.put_pages(key, meta, &pages).await?;
-                let root = self
-                    .put_record(Kind::Root, key.as_bytes(), name::of_key(key), meta, Payload::new(), &[])
-                    .await;
-                drop(staged);
-                root
-            }
-            NewBody::Elsewhere | NewBody::Draft => Err(Refusal::Failed),
+            // That they are there still, whoever staged them has seen to.
+            NewBody::Pages(_) | NewBody::Draft => self.put_root(key, meta).await,
+            NewBody::Elsewhere => Err(Refusal::Failed),
         }
     }
 
-    pub(crate) fn has(&self, chunk: &ChunkRef) -> bool {
-        self.index.get(&name::of_chunk(chunk)).is_some_and(|entry| entry.kind == Known::Chunk)
+    async fn put_root(self: &Arc<Self>, key: &Key, meta: &Metadata) -> Result<(), Refusal> {
+        self.put_record(Kind::Root, key.as_bytes(), name::of_key(key), meta, Payload::new(), &[]).await
     }
 
     /// Writes what a faster tier has evicted.
@@ -341,11 +343,8 @@ impl Disk {
             Evicted::Value(key, meta, body) => {
                 self.put_record(Kind::Value, key.as_bytes(), name::of_key(&key), &meta, body, &[]).await
             }
-            Evicted::Root(key, meta) => {
-                let nothing = Payload::new();
-                self.put_record(Kind::Root, key.as_bytes(), name::of_key(&key), &meta, nothing, &[]).await
-            }
-            Evicted::Page(page, digests) => self.put_page(&page, digests, self.clock.now_ms()).await,
+            Evicted::Root(key, meta) => self.put_root(&key, &meta).await,
+            Evicted::Page(page, digests) => self.put_page(&page, 0, digests, self.clock.now_ms()).await,
             Evicted::Chunk(chunk, body) => self.write_chunk(&chunk, body, Vec::new()).await,
         }
     }
@@ -369,28 +368,22 @@ impl Disk {
         self.write_extent(arriving).await
     }
 
-    async fn put_page(
+    /// Writes a page. Of a draft, every write of its chunks up to `serial` is in it; else that is 0.
+    pub(crate) async fn put_page(
         self: &Arc<Self>,
         page: &PageRef,
+        serial: u64,
         digests: Payload,
         now_ms: u64,
     ) -> Result<(), Refusal> {
         let bears = page.to_bytes();
         let name = name::of_record(Kind::Page, &bears);
-        let meta = Metadata::new(digests.len() as u64, Digest([0; 32]), page.owner.version, now_ms);
+        let meta = Metadata::new(serial, Digest([0; 32]), page.owner.version, now_ms);
         self.put_record(Kind::Page, &bears, name, &meta, digests, &[]).await
     }
 
-    async fn put_pages(self: &Arc<Self>, key: &Key, meta: &Metadata, pages: &[Bytes]) -> Result<(), Refusal> {
-        let owner = meta.owner(key.hash());
-        for (number, page) in (0..).zip(pages) {
-            self.put_page(&PageRef { owner, number }, page.clone().into(), meta.modified_ms).await?;
-        }
-        Ok(())
-    }
-
     /// Writes a record, packed or with an extent.
-    async fn put_record(
+    pub(crate) async fn put_record(
         self: &Arc<Self>,
         kind: Kind,
         bears: &[u8],
@@ -451,6 +444,23 @@ fn permits(bytes: u64, largest: u64) -> Option<u32> {
     (bytes <= largest).then_some((bytes / PROMISE) as u32)
 }
 
+/// A page of an unfinished value, with what holds its chunks. [`crate::disks::Disks`], which uploads of any size go to, keep less.
+struct Kept {
+    page: Pin,
+    chunks: Vec<Staged>,
+}
+
+impl Kept {
+    fn is_there(&self) -> bool {
+        self.page.is_there() && self.chunks.iter().all(is_there)
+    }
+}
+
+/// Whether a staged chunk is where it was staged.
+pub(crate) fn is_there(staged: &Staged) -> bool {
+    staged.hold.downcast_ref().is_some_and(Pin::is_there)
+}
+
 impl Tier for DiskTier {
     fn name(&self) -> TierName {
         TierName::Disk
@@ -500,6 +510,28 @@ impl Tier for DiskTier {
         }
     }
 
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>> {
+        let names: Vec<_> = chunks.iter().map(name::of_chunk).collect();
+        let presences = move || {
+            let presence = |entry: Option<Entry>| match entry {
+                Some(entry) if entry.kind == Known::Chunk => Presence::Here,
+                _ => Presence::Absent,
+            };
+            names.iter().map(|name| self.disk.look_up_now(name).map(presence)).collect::<Option<_>>()
+        };
+        match presences() {
+            Some(presences) => Reply::Ready(Lookup::Hit(presences)),
+            None => Reply::Later(Box::pin(async move {
+                let _ = self.disk.recovered().await;
+                presences().map_or(Lookup::Busy, Lookup::Hit)
+            })),
+        }
+    }
+
+    fn shrunk(&self) -> u64 {
+        self.disk.counters.shrunk.load(Ordering::Acquire)
+    }
+
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
         Reply::Later(Box::pin(self.disk.promise(bytes)))
     }
@@ -512,12 +544,30 @@ impl Tier for DiskTier {
         Reply::Later(Box::pin(async move { self.disk.stage_chunk(chunk, data).await }))
     }
 
+    fn stage_page(
+        &self,
+        page: PageRef,
+        digests: Bytes,
+        chunks: Vec<Staged>,
+    ) -> Reply<'_, Result<StagedPage, Refusal>> {
+        Reply::Later(Box::pin(async move {
+            let pin = self.disk.stage_page(&page, digests).await?;
+            Ok(StagedPage { page, hold: Box::new(Kept { page: pin, chunks }) })
+        }))
+    }
+
     fn commit<'a>(
         &'a self,
         key: &'a Key,
         meta: &'a Metadata,
         body: NewBody<'a>,
     ) -> Reply<'a, Result<(), Refusal>> {
+        if let NewBody::Pages(pages) = &body
+            && !pages.iter().all(|page| page.hold.downcast_ref().is_some_and(Kept::is_there))
+        {
+            // Something has turned out to be damaged, or could not be written again when its segment went.
+            return Reply::Ready(Err(Refusal::Failed));
+        }
         Reply::Later(Box::pin(async move { self.disk.commit_value(key, meta, body).await }))
     }
 

@@ -86,6 +86,7 @@ impl Disk {
             // The record is on the disk and the index does not know it: nothing more may be written, since a deletion would
             // not find it.
             self.index.remove(name);
+            self.counters.shrunk.fetch_add(1, Ordering::Release);
             self.state.lock().failed = true;
             tracing::error!("there is no memory for the disk's index: the disk takes no more writes");
             Failed

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use elcache_core::key::Key;
-use elcache_core::payload::Payload;
-use elcache_core::tier::{Evicted, Leaving, Lookup, NewBody, Owner, PageRef, Refusal, Root, Tier, TierName};
+use elcache_core::tier::{Evicted, Leaving, Lookup, Owner, PageRef, Refusal, Root, Tier, TierName};
 use elcache_core::tree;
 
-use crate::engine::{Engine, Search};
+use crate::engine::Engine;
 use crate::outcome::{PutOptions, Value, WriteError};
+use crate::search::Search;
 
 /// What goes to the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,16 +78,15 @@ impl Engine {
                 slower.demote(Evicted::Chunk(chunk, part.bytes)).get().await?;
             }
         }
-        let mut pages = Vec::new();
         for number in 0..tree::page_count(size) {
-            let page = memory.page(&PageRef { owner, number }).get().await;
-            pages.push(page.hit().as_ref().map(Payload::to_contiguous).ok_or(Refusal::Failed)?);
+            let page = PageRef { owner, number };
+            let digests = memory.page(&page).get().await.hit().ok_or(Refusal::Failed)?;
+            slower.demote(Evicted::Page(page, digests)).get().await?;
         }
         let _writing = self.order.write(key).await;
         match memory.root(key).get().await {
-            Lookup::Hit(Root { meta, .. }) if meta.version == owner.version => {
-                let body = NewBody::Chunks { staged: Vec::new(), pages };
-                slower.commit(key, &meta, body).get().await
+            Lookup::Hit(Root { meta, .. }) if meta.owner(key.hash()) == owner => {
+                slower.demote(Evicted::Root(key.clone(), meta)).get().await
             }
             // It has been replaced, deleted or evicted.
             _ => Ok(()),

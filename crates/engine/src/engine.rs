@@ -11,9 +11,7 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffers, Filled};
 use elcache_core::span::Span;
-use elcache_core::tier::{
-    ChunkRef, DirectoryUsage, Lookup, NewBody, Owner, PageRef, Refusal, Staged, Tier, TierName,
-};
+use elcache_core::tier::{DirectoryUsage, Lookup, NewBody, Refusal, StagedPage, Tier, TierName};
 use elcache_core::tree;
 use elcache_core::value::{Metadata, Version};
 use elcache_metrics::Metrics;
@@ -23,11 +21,13 @@ use tokio::sync::Semaphore;
 use crate::admit::Admission;
 use crate::demote::Demoter;
 use crate::flights::Flights;
-use crate::manifest;
+use crate::manifest::PageCopy;
 use crate::order::Order;
 use crate::outcome::{Found, Opened, PutOptions, Readable, Stored, Value, WriteError};
 use crate::reader::Reader;
+use crate::residency::Residency;
 use crate::seen::Seen;
+use crate::sparse::registry::Registry;
 use crate::stats::{Stats, TierStats};
 use crate::upload::Upload;
 
@@ -35,8 +35,6 @@ use crate::upload::Upload;
 pub const MAX_SMALL: usize = 64 << 10;
 /// What has been evicted and is on its way to a slower tier may take this part of the memory budget.
 const DEMOTED: u64 = 16;
-/// Chunks that are looked for before others get their turn.
-const YIELD_AFTER: u64 = 1024;
 
 /// What the coordinator can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +47,10 @@ pub struct EngineConfig {
     pub prefetch_chunks: u32,
     /// What the disk gets.
     pub admission: Admission,
+    /// Uploads by ranges that may be open at once.
+    pub uploads: usize,
+    /// How long one is kept that nobody continues.
+    pub upload_ttl: Duration,
 }
 
 impl Default for EngineConfig {
@@ -58,6 +60,8 @@ impl Default for EngineConfig {
             room_wait: Duration::from_secs(15),
             prefetch_chunks: 2,
             admission: Admission::default(),
+            uploads: 1000,
+            upload_ttl: Duration::from_secs(24 * 60 * 60),
         }
     }
 }
@@ -72,6 +76,7 @@ pub struct Engine {
     metrics: Arc<Metrics>,
     pub(crate) order: Arc<Order>,
     pub(crate) flights: Flights,
+    pub(crate) residency: Residency,
     /// Chunks that may be read ahead at once, by all readers together.
     pub(crate) ahead: Arc<Semaphore>,
     sequence: AtomicU64,
@@ -79,16 +84,20 @@ pub struct Engine {
     pub(crate) seen: Option<Seen>,
     /// One value at a time goes to the disk because it was asked for.
     pub(crate) carrying: Arc<Semaphore>,
+    /// What many writers put together.
+    pub(crate) uploads: Registry,
 }
 
 /// What is to be committed.
 pub(crate) enum Source<'a> {
     /// At most [`MAX_SMALL`] bytes.
     Small(&'a [u8]),
-    /// At most one chunk.
-    Filled(Filled),
-    /// Chunks that the home has, and the pages that list them.
-    Chunks { staged: Vec<Staged>, pages: Vec<bytes::Bytes>, size: u64 },
+    /// At most one chunk, of a draft if it was one.
+    Filled { filled: Filled, draft: Option<Version> },
+    /// What the home has staged of a draft.
+    Draft { draft: Version, size: u64 },
+    /// Pages of a draft that the home has, with their chunks; and what other tiers get of them.
+    Pages { draft: Version, pages: Vec<StagedPage>, copies: Vec<PageCopy>, size: u64 },
 }
 
 impl Engine {
@@ -107,6 +116,7 @@ impl Engine {
         // A quarter of the memory may hold what somebody may want next.
         let ahead = (budget.max_bytes() / 4 / tree::CHUNK_SIZE).min(Semaphore::MAX_PERMITS as u64) as usize;
         let seen = (config.admission == Admission::SecondHit).then(|| Seen::new(&budget));
+        let uploads = Registry::new(&tiers, &budget, config.admission_wait);
         Arc::new(Self {
             config,
             tiers: tiers.into(),
@@ -116,10 +126,12 @@ impl Engine {
             metrics,
             order: Arc::new(Order::new()),
             flights: Flights::default(),
+            residency: Residency::default(),
             ahead: Arc::new(Semaphore::new(ahead)),
             sequence,
             seen,
             carrying: Arc::new(Semaphore::new(1)),
+            uploads,
         })
     }
 
@@ -155,28 +167,26 @@ impl Engine {
         if busy { Found::Busy } else { Found::Miss }
     }
 
-    /// Whether all chunks under these spans of a value are there; counts the hit or partial hit.
-    pub async fn readable(&self, value: &Value, spans: &[Span]) -> Readable {
-        let mut slowest = value.tier;
-        let Some(owner) = value.owner() else {
+    /// Whether all chunks under these spans of a value are there; counts the hit, partial hit or miss.
+    pub async fn readable(self: &Arc<Self>, value: &Value, spans: &[Span]) -> Readable {
+        let counters = self.metrics.tier(value.tier);
+        let Some(chunked) = value.chunked() else {
             if value.apart().is_some() {
-                self.metrics.tier(value.tier).hits.inc();
+                counters.hits.inc();
             }
-            return Readable::Whole(slowest);
+            return Readable::Whole(value.tier);
         };
-        let mut search = Search::new(self, owner, value.meta.size);
-        for number in spans.iter().flat_map(Span::chunks) {
-            match search.locate(number).await {
-                Lookup::Hit(tier) => slowest = slowest.max(tier),
-                Lookup::Busy => return Readable::Busy,
-                Lookup::Miss => {
-                    self.metrics.tier(value.tier).partial_hits.inc();
-                    return Readable::Partial { available_percent: search.available_percent().await };
-                }
-            }
+        let readable = match self.available(&chunked, spans).await {
+            Readable::Whole(slowest) => Readable::Whole(slowest.max(value.tier)),
+            readable => readable,
+        };
+        match readable {
+            Readable::Whole(_) => counters.hits.inc(),
+            Readable::Partial { .. } => counters.partial_hits.inc(),
+            Readable::Gone => counters.misses.inc(),
+            Readable::Busy => {}
         }
-        self.metrics.tier(value.tier).hits.inc();
-        Readable::Whole(slowest)
+        readable
     }
 
     /// Reads a span of a value.
@@ -292,6 +302,11 @@ impl Engine {
         Some(Demoter::start(Arc::clone(&self.order), Arc::clone(slower), max_bytes, asked_for))
     }
 
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The memory budget.
     pub fn budget(&self) -> &Arc<Budget> {
         &self.budget
@@ -340,22 +355,30 @@ impl Engine {
             // What it has stays there, and nothing may come in its place.
             tier.remove(key).get().await.map_err(refused)?;
         }
-        let meta = self.metadata(options, source.size(), digest, current.is_none());
+        let mut meta = self.metadata(options, source.size(), digest, current.is_none());
+        meta.draft = source.draft();
         let copy = match source {
             Source::Small(bytes) => {
                 home.commit(key, &meta, NewBody::Borrowed(bytes)).get().await.map_err(refused)?;
                 Source::Small(bytes)
             }
-            Source::Filled(filled) => {
+            Source::Filled { filled, draft } => {
                 // A home that keeps buffers gets the only one.
                 let copy = (self.tiers.len() > 1).then(|| filled.clone());
                 home.commit(key, &meta, NewBody::Filled(filled)).get().await.map_err(refused)?;
-                copy.map_or(Source::Small(&[]), Source::Filled)
+                copy.map_or(Source::Small(&[]), |filled| Source::Filled { filled, draft })
             }
-            Source::Chunks { staged, pages, size } => {
-                let body = NewBody::Chunks { staged, pages: pages.clone() };
-                home.commit(key, &meta, body).get().await.map_err(refused)?;
-                Source::Chunks { staged: Vec::new(), pages, size }
+            Source::Draft { size: 0, .. } => {
+                home.commit(key, &meta, NewBody::Borrowed(&[])).get().await.map_err(refused)?;
+                Source::Small(&[])
+            }
+            Source::Draft { draft, size } => {
+                home.commit(key, &meta, NewBody::Draft).get().await.map_err(refused)?;
+                Source::Draft { draft, size }
+            }
+            Source::Pages { draft, pages, copies, size } => {
+                home.commit(key, &meta, NewBody::Pages(pages)).get().await.map_err(refused)?;
+                Source::Pages { draft, pages: Vec::new(), copies, size }
             }
         };
         self.settle(home, key, &meta, copy).await?;
@@ -390,7 +413,7 @@ impl Engine {
     }
 
     /// Waits until every tier can take a write, which then is newer than all that they have.
-    async fn ready(&self) -> Result<(), WriteError> {
+    pub(crate) async fn ready(&self) -> Result<(), WriteError> {
         for tier in &self.tiers {
             let highest = tier.ready().get().await.map_err(refused)?;
             if highest.sequence >= self.sequence.load(Ordering::Relaxed) {
@@ -400,13 +423,19 @@ impl Engine {
         Ok(())
     }
 
+    /// A version for a value that is not committed yet, newer than all that the tiers have.
+    pub(crate) async fn reserve(&self) -> Result<Version, WriteError> {
+        self.ready().await?;
+        Ok(self.next_version())
+    }
+
     fn metadata(&self, options: &PutOptions, size: u64, digest: Digest, created: bool) -> Metadata {
         let now_ms = self.clock.now_ms();
         let lifetime_ms = options.ttl_seconds.map(|seconds| seconds.get().saturating_mul(1000));
         Metadata {
             size,
             digest,
-            version: Version { view: 0, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) },
+            version: self.next_version(),
             draft: None,
             modified_ms: now_ms,
             expires_ms: lifetime_ms.map(|lifetime_ms| now_ms.saturating_add(lifetime_ms)),
@@ -419,8 +448,13 @@ impl Engine {
         }
     }
 
+    /// Above all that the tiers know, once they are ready.
+    fn next_version(&self) -> Version {
+        Version { view: 0, sequence: self.sequence.fetch_add(1, Ordering::Relaxed) }
+    }
+
     /// The value that a write would replace.
-    async fn current(&self, key: &Key) -> Result<Option<Metadata>, WriteError> {
+    pub(crate) async fn current(&self, key: &Key) -> Result<Option<Metadata>, WriteError> {
         for tier in &self.tiers {
             match tier.root(key).get().await {
                 Lookup::Hit(root) => return Ok(Some(root.meta)),
@@ -436,22 +470,31 @@ impl Source<'_> {
     fn size(&self) -> u64 {
         match self {
             Self::Small(bytes) => bytes.len() as u64,
-            Self::Filled(filled) => filled.len() as u64,
-            Self::Chunks { size, .. } => *size,
+            Self::Filled { filled, .. } => filled.len() as u64,
+            Self::Draft { size, .. } | Self::Pages { size, .. } => *size,
+        }
+    }
+
+    /// The draft that it was.
+    fn draft(&self) -> Option<Version> {
+        match self {
+            Self::Filled { draft, .. } => *draft,
+            Self::Draft { draft, .. } | Self::Pages { draft, .. } => Some(*draft),
+            Self::Small(_) => None,
         }
     }
 }
 
 /// Runs a write to its end even when whoever asked for it goes away: what is written to one tier has to be settled with
 /// the others before the key is written again.
-pub(crate) async fn to_the_end<T: Send + 'static>(
-    write: impl Future<Output = Result<T, WriteError>> + Send + 'static,
-) -> Result<T, WriteError> {
+pub(crate) async fn to_the_end<T: Send + 'static, E: From<WriteError> + Send + 'static>(
+    write: impl Future<Output = Result<T, E>> + Send + 'static,
+) -> Result<T, E> {
     // The task does not end before its time but when the runtime goes down, or by a panic.
-    tokio::spawn(write).await.unwrap_or(Err(WriteError::Failed))
+    tokio::spawn(write).await.unwrap_or_else(|_| Err(WriteError::Failed.into()))
 }
 
-fn may_have(options: &PutOptions, tier: TierName) -> bool {
+pub(crate) fn may_have(options: &PutOptions, tier: TierName) -> bool {
     match tier {
         TierName::Memory => !options.no_memory,
         TierName::Disk => !options.no_disk,
@@ -463,10 +506,10 @@ fn may_have(options: &PutOptions, tier: TierName) -> bool {
 async fn keep_copy(tier: &dyn Tier, key: &Key, meta: &Metadata, copy: &mut Source<'_>) -> bool {
     let body = match std::mem::replace(copy, Source::Small(&[])) {
         Source::Small(bytes) => NewBody::Borrowed(bytes),
-        Source::Filled(filled) => NewBody::Filled(filled),
-        Source::Chunks { pages, .. } => {
-            let owner = meta.owner(key.hash());
-            (0..).zip(&pages).for_each(|(number, page)| tier.keep_page(&PageRef { owner, number }, page));
+        Source::Filled { filled, .. } => NewBody::Filled(filled),
+        Source::Draft { .. } => NewBody::Elsewhere,
+        Source::Pages { copies, .. } => {
+            copies.iter().for_each(|copy| copy.keep_in(tier));
             NewBody::Elsewhere
         }
     };
@@ -485,98 +528,5 @@ pub(crate) fn refused(refusal: Refusal) -> WriteError {
         Refusal::TooLarge => WriteError::DoesNotFit,
         Refusal::Full => WriteError::Busy,
         Refusal::Failed => WriteError::Failed,
-    }
-}
-
-/// Looks for chunks of one value, page by page.
-pub(crate) struct Search<'a> {
-    engine: &'a Engine,
-    size: u64,
-    owner: Owner,
-    page: Option<(u64, bytes::Bytes)>,
-    looked: u64,
-}
-
-impl<'a> Search<'a> {
-    pub(crate) fn new(engine: &'a Engine, owner: Owner, size: u64) -> Self {
-        Self { engine, size, owner, page: None, looked: 0 }
-    }
-
-    /// Goes on with a page that was read before.
-    pub(crate) fn with_page(mut self, page: Option<(u64, bytes::Bytes)>) -> Self {
-        self.page = page;
-        self
-    }
-
-    pub(crate) fn into_page(self) -> Option<(u64, bytes::Bytes)> {
-        self.page
-    }
-
-    /// The chunk of this number.
-    pub(crate) async fn chunk(&mut self, number: u64) -> Lookup<ChunkRef> {
-        let (page, place) = manifest::place_of(number);
-        if self.page.as_ref().is_none_or(|(have, _)| *have != page) {
-            match self.read_page(page).await {
-                Lookup::Hit(bytes) => self.page = Some((page, bytes)),
-                Lookup::Miss => return Lookup::Miss,
-                Lookup::Busy => return Lookup::Busy,
-            }
-        }
-        let digest = self.page.as_ref().and_then(|(_, bytes)| manifest::digest_at(bytes, place));
-        match digest {
-            Some(digest) => {
-                Lookup::Hit(ChunkRef { digest, number, len: tree::chunk_len(self.size, number) as u32 })
-            }
-            None => Lookup::Miss,
-        }
-    }
-
-    /// The fastest tier that has the chunk of this number.
-    async fn locate(&mut self, number: u64) -> Lookup<TierName> {
-        self.looked += 1;
-        if self.looked.is_multiple_of(YIELD_AFTER) {
-            tokio::task::yield_now().await;
-        }
-        let chunk = match self.chunk(number).await {
-            Lookup::Hit(chunk) => chunk,
-            Lookup::Miss => return Lookup::Miss,
-            Lookup::Busy => return Lookup::Busy,
-        };
-        for tier in self.engine.tiers() {
-            if tier.has_chunk(&chunk).get().await {
-                return Lookup::Hit(tier.name());
-            }
-        }
-        Lookup::Miss
-    }
-
-    /// How much of the whole value is there, in percent, floored.
-    async fn available_percent(&mut self) -> u8 {
-        let mut bytes = 0_u128;
-        for number in 0..tree::chunk_count(self.size) {
-            if let Lookup::Hit(_) = self.locate(number).await {
-                bytes += u128::from(tree::chunk_len(self.size, number));
-            }
-        }
-        (bytes * 100).checked_div(u128::from(self.size)).unwrap_or(100) as u8
-    }
-
-    async fn read_page(&self, number: u64) -> Lookup<bytes::Bytes> {
-        let page = PageRef { owner: self.owner, number };
-        let mut busy = false;
-        for (place, tier) in self.engine.tiers().iter().enumerate() {
-            match tier.page(&page).get().await {
-                Lookup::Hit(payload) => {
-                    let bytes = payload.to_contiguous();
-                    if let Some(fastest) = self.engine.tiers().first().filter(|_| place > 0) {
-                        fastest.keep_page(&page, &bytes);
-                    }
-                    return Lookup::Hit(bytes);
-                }
-                Lookup::Miss => {}
-                Lookup::Busy => busy = true,
-            }
-        }
-        if busy { Lookup::Busy } else { Lookup::Miss }
     }
 }

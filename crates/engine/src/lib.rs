@@ -7,12 +7,14 @@
 //! - [`reader`]: a range on its way out, chunk by chunk.
 //! - `order`: locks of keys, and how a reader learns that a key was written meanwhile.
 //! - `demote`: what the fastest tier evicts goes to a slower one.
+//! - `search`, `residency`: which chunks of a value are there, and what is remembered of that.
 //! - `promote`, `flights`: from a slower tier into the fastest, once for all who wait for it.
 //! - [`outcome`]: what can come of it all.
 //! - `admit`, `seen`: which values the disk gets.
 //! - [`sparse`]: values that many writers put together.
 //! - `hashing`: BLAKE3 and SHA-256, off the network's threads where it takes long.
 //! - `manifest`: chunk digests into pages and back.
+//! - `transit`: what a write has in memory on its way.
 //! - [`stats`]: the numbers of `/stats`.
 //!
 //! # Invariants
@@ -33,9 +35,12 @@ mod order;
 pub mod outcome;
 mod promote;
 pub mod reader;
+mod residency;
+mod search;
 mod seen;
 pub mod sparse;
 pub mod stats;
+mod transit;
 pub mod upload;
 
 pub use admit::Admission;
@@ -43,6 +48,6 @@ pub use demote::Demoter;
 pub use engine::{Engine, EngineConfig, MAX_SMALL};
 pub use outcome::{Found, Opened, PutOptions, ReadFailed, Readable, Stored, Value, WriteError};
 pub use reader::Reader;
-pub use sparse::{Missing, Range, Sparse, SparseError, Status};
+pub use sparse::{Keeper, Missing, Range, Sparse, SparseError, SparseUsage, Status};
 pub use stats::{Stats, TierStats};
 pub use upload::Upload;

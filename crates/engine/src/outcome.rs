@@ -12,6 +12,7 @@ use elcache_core::tier::{Apart, Body, Hold, Owner, Root, TierName};
 use elcache_core::value::{KeptHeaders, Metadata, OperationId};
 
 use crate::order::Stamp;
+use crate::residency::Chunked;
 
 /// What a look-up came to.
 #[expect(
@@ -45,8 +46,8 @@ enum Bytes {
     Inline(Payload),
     /// At most one chunk, to be read.
     Apart(Arc<dyn Apart>),
-    /// Chunks: what their pages are addressed by, and what keeps them from being dropped.
-    Chunks { owner: Owner, _hold: Option<Hold> },
+    /// Chunks: the key, what their pages are addressed by, and what keeps them from being dropped.
+    Chunks { key: Key, owner: Owner, _hold: Option<Hold> },
 }
 
 impl Value {
@@ -57,7 +58,7 @@ impl Value {
             Body::Apart(apart) => Bytes::Apart(apart),
             Body::Chunks(hold) => {
                 let owner = root.meta.owner(key.hash());
-                Bytes::Chunks { owner, _hold: hold }
+                Bytes::Chunks { key: key.clone(), owner, _hold: hold }
             }
         };
         Self { meta: root.meta, tier, slower, bytes }
@@ -77,6 +78,13 @@ impl Value {
     pub(crate) fn owner(&self) -> Option<Owner> {
         if let Bytes::Chunks { owner, .. } = &self.bytes { Some(*owner) } else { None }
     }
+
+    /// What it takes to look for the chunks of a larger value.
+    pub(crate) fn chunked(&self) -> Option<Chunked> {
+        let Bytes::Chunks { key, owner, .. } = &self.bytes else { return None };
+        let Metadata { version, size, .. } = self.meta;
+        Some(Chunked { key: key.clone(), version, owner: *owner, size })
+    }
 }
 
 /// Whether ranges of a value can be read.
@@ -89,6 +97,8 @@ pub enum Readable {
         /// Percent of the value's bytes, floored.
         available_percent: u8,
     },
+    /// Nothing of the value was left, and now the value has gone too.
+    Gone,
     /// A tier cannot say at the moment.
     Busy,
 }

@@ -8,13 +8,23 @@ use elcache_core::span::{ChunkPiece, Span};
 use elcache_core::tier::{Apart, ChunkRef, Lookup, Part, TierName};
 use elcache_core::tree::{self, CHUNK_SIZE};
 
-use crate::engine::{Engine, Search};
+use crate::engine::Engine;
 use crate::flights::Read;
 use crate::manifest;
 use crate::outcome::{ReadFailed, Value};
+use crate::search::Search;
+use crate::sparse::SpanReader;
 
-/// Reads a span of a value from its beginning to its end.
-pub struct Reader {
+/// Reads a span of a value, or of what is written of an upload, from its beginning to its end.
+pub struct Reader(Origin);
+
+enum Origin {
+    Value(ValueReader),
+    Upload(Arc<Engine>, SpanReader),
+}
+
+/// Reads a span of a value.
+struct ValueReader {
     engine: Arc<Engine>,
     value: Arc<Value>,
     rest: Span,
@@ -28,7 +38,11 @@ pub struct Reader {
 impl Reader {
     pub(crate) fn new(engine: Arc<Engine>, value: Arc<Value>, span: Span) -> Self {
         let tier = value.tier;
-        Self { engine, value, rest: span, page: None, tier, ahead: 0 }
+        Self(Origin::Value(ValueReader { engine, value, rest: span, page: None, tier, ahead: 0 }))
+    }
+
+    pub(crate) fn of_upload(engine: Arc<Engine>, reader: SpanReader) -> Self {
+        Self(Origin::Upload(engine, reader))
     }
 
     /// The bytes from where it stands up to the end of the chunk or of the span; `None` at the end. The same again until
@@ -37,6 +51,37 @@ impl Reader {
     /// # Errors
     /// When they have been evicted since the reader was made.
     pub async fn next(&mut self) -> Result<Option<Payload>, ReadFailed> {
+        match &mut self.0 {
+            Origin::Value(reader) => reader.next().await,
+            Origin::Upload(_, reader) => reader.next().await,
+        }
+    }
+
+    /// Says that `count` bytes have been given out.
+    pub fn advance(&mut self, count: u64) {
+        match &mut self.0 {
+            Origin::Value(reader) => {
+                reader.rest = reader.rest.skip(count);
+                reader.engine.count_read(reader.tier, count);
+            }
+            Origin::Upload(engine, reader) => {
+                reader.advance(count);
+                engine.count_read(reader.tier(), count);
+            }
+        }
+    }
+
+    /// Bytes to the end.
+    pub fn remaining(&self) -> u64 {
+        match &self.0 {
+            Origin::Value(reader) => reader.rest.len(),
+            Origin::Upload(_, reader) => reader.remaining(),
+        }
+    }
+}
+
+impl ValueReader {
+    async fn next(&mut self) -> Result<Option<Payload>, ReadFailed> {
         let Some(piece) = self.rest.first_piece() else { return Ok(None) };
         if let Some(data) = self.value.inline() {
             return Ok(Some(data.slice(self.rest.start() as usize, self.rest.end() as usize)));
@@ -125,16 +170,5 @@ impl Reader {
                 drop(permit);
             });
         }
-    }
-
-    /// Says that `count` bytes have been given out.
-    pub fn advance(&mut self, count: u64) {
-        self.rest = self.rest.skip(count);
-        self.engine.count_read(self.tier, count);
-    }
-
-    /// Bytes to the end.
-    pub fn remaining(&self) -> u64 {
-        self.rest.len()
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::Buffer;
-use elcache_core::tier::{ChunkRef, Hold, Refusal, Staged, Tier, TierName};
+use elcache_core::tier::{ChunkRef, Hold, Owner, Refusal, Staged, Tier, TierName};
 use elcache_core::tree::{CHUNK_SIZE, TreeHasher};
 use sha2::Sha256;
 use tokio::task::JoinHandle;
@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::engine::{Engine, Source, refused, to_the_end};
 use crate::hashing::{self, Hashed, Job};
-use crate::manifest::PageBuilder;
+use crate::manifest::Manifest;
 use crate::outcome::{PutOptions, Stored, WriteError};
 
 /// The first buffer of a value whose length is not known. Most such values are small.
@@ -56,8 +56,8 @@ pub struct Upload {
     staging: VecDeque<JoinHandle<Result<Staged, Refusal>>>,
     sha256: Option<Sha256>,
     tree: TreeHasher,
-    pages: PageBuilder,
-    staged: Vec<Staged>,
+    /// From the second chunk on.
+    manifest: Option<Manifest>,
 }
 
 impl Upload {
@@ -80,8 +80,7 @@ impl Upload {
             staging: VecDeque::new(),
             sha256,
             tree: TreeHasher::new(),
-            pages: PageBuilder::default(),
-            staged: Vec::new(),
+            manifest: None,
         };
         upload.promise(first).await?;
         Ok(upload)
@@ -174,7 +173,7 @@ impl Upload {
             return Err(WriteError::DigestMismatch);
         }
         let digest = hashed.hasher.root();
-        self.commit(digest, Source::Filled(hashed.data)).await
+        self.commit(digest, Source::Filled { filled: hashed.data, draft: None }).await
     }
 
     async fn finish_chunks(mut self) -> Result<Stored, WriteError> {
@@ -182,14 +181,13 @@ impl Upload {
             return Err(WriteError::DigestMismatch);
         }
         self.staged(0).await?;
-        // INVARIANT: this is reached with two chunks or more, and their root is defined.
+        // INVARIANT: this is reached with two chunks or more: they have a root, and are in a manifest.
         let digest = std::mem::take(&mut self.tree).root().expect("two chunks or more have a root");
-        let source = Source::Chunks {
-            staged: std::mem::take(&mut self.staged),
-            pages: std::mem::take(&mut self.pages).finish(),
-            size: self.received,
-        };
-        self.commit(digest, source).await
+        let manifest = self.manifest.take().expect("two chunks or more are in a manifest");
+        let draft = manifest.owner().version;
+        let (pages, copies) = manifest.finish(&*self.home).await.map_err(refused)?;
+        let size = self.received;
+        self.commit(digest, Source::Pages { draft, pages, copies, size }).await
     }
 
     /// The promises are kept until the value is committed.
@@ -222,12 +220,10 @@ impl Upload {
         let digest = hasher.chunk().expect("a chunk has at least one byte");
         let chunk = ChunkRef { digest, number: self.chunks - 1, len: data.len() as u32 };
         self.tree.push(digest);
-        self.pages.push(digest);
         self.staged(STAGING - 1).await?;
         if self.home.name() == TierName::Memory {
             let staged = self.home.stage(chunk, data).get().await.map_err(refused)?;
-            self.staged.push(staged);
-            return Ok(());
+            return self.list(staged).await;
         }
         let (engine, home) = (Arc::clone(&self.engine), Arc::clone(&self.home));
         let keep = !self.options.no_memory;
@@ -246,9 +242,21 @@ impl Upload {
         while self.staging.len() > most
             && let Some(staging) = self.staging.pop_front()
         {
-            self.staged.push(staging.await.unwrap_or(Err(Refusal::Failed)).map_err(refused)?);
+            self.list(staging.await.unwrap_or(Err(Refusal::Failed)).map_err(refused)?).await?;
         }
         Ok(())
+    }
+
+    /// Has the next chunk listed in the manifest.
+    async fn list(&mut self, staged: Staged) -> Result<(), WriteError> {
+        let manifest = match &mut self.manifest {
+            Some(manifest) => manifest,
+            none => {
+                let owner = Owner { key: self.key.hash(), version: self.engine.reserve().await? };
+                none.insert(Manifest::new(owner, self.engine.budget()))
+            }
+        };
+        manifest.push(&*self.home, staged).await.map_err(refused)
     }
 
     /// A value of unknown length is larger than its buffer, which is smaller than a chunk: a larger one takes its place.

@@ -119,6 +119,7 @@ async fn read(node: &Node, value: &Arc<Value>, span: Span) -> Result<bool, ReadF
             assert!(available_percent < 100);
             return Ok(false);
         }
+        Readable::Gone => return Ok(false),
         Readable::Busy => panic!("memory is never busy"),
     }
     let mut reader = node.engine.reader(Arc::clone(value), span);

@@ -11,12 +11,12 @@ use crate::config::HttpConfig;
 use crate::method::Method;
 use crate::patience::within;
 use crate::problem::Problem;
-use crate::put::Failed;
+use crate::receive::Failed;
 use crate::request::{Action, Request};
 use crate::response::{Headers, Response};
 use crate::route::CACHE_METHODS;
 use crate::source::Source;
-use crate::{admin, get, put};
+use crate::{admin, get, put, sparse};
 
 /// Does what is asked. `None` when the client has left in the meantime. `buffer` is used for the headers.
 pub(crate) async fn answer<S: Source>(
@@ -40,6 +40,13 @@ pub(crate) async fn answer<S: Source>(
             Ok(()) => Response::bare(204, headers),
             Err(problem) => problem.into_response(headers, false),
         },
+        Ok(Action::Sparse(request)) => {
+            match sparse::answer(app, config, *request, head_only, body, headers).await {
+                Ok(response) => response,
+                Err(Failed::Problem(problem)) => problem.into_response(Headers::default(), head_only),
+                Err(Failed::Gone) => return None,
+            }
+        }
         Ok(Action::Methods(methods)) => answer_methods(methods, headers),
         Ok(Action::Page(page, format)) => admin::page(app, page, format, headers, head_only),
         Ok(Action::Drain) => admin::drain().into_response(headers, false),

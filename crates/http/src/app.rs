@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use elcache_engine::Engine;
-use elcache_metrics::{Metrics, Snapshot};
+use elcache_metrics::{Metrics, Snapshot, UploadUsage};
 
 use crate::config::{ConfigHandle, HttpConfig};
 use crate::connections::Connections;
@@ -45,6 +45,17 @@ impl App {
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         let tiers = self.engine.stats().tiers.into_iter().map(|(name, stats)| (name, stats.usage)).collect();
-        Snapshot { tiers, directories: self.engine.directories(), uptime: self.started.elapsed() }
+        let uploads = self.engine.sparse_usage();
+        let uploads = UploadUsage {
+            open: uploads.open,
+            staged_bytes: uploads.staged_bytes,
+            map_bytes: uploads.map_bytes,
+        };
+        Snapshot {
+            tiers,
+            directories: self.engine.directories(),
+            uploads: Some(uploads),
+            uptime: self.started.elapsed(),
+        }
     }
 }

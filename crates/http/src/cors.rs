@@ -3,12 +3,13 @@
 use crate::fields::{Field, Fields};
 use crate::method::Method;
 use crate::response::Headers;
-use crate::route::CACHE_METHODS;
+use crate::route::SPARSE_METHODS;
 use crate::text;
 
 const EXPOSED: &str = "Accept-Ranges, Age, Content-Disposition, Content-Encoding, Content-Length, Content-Range, Date, \
-                       ETag, Last-Modified, Retry-After, X-ElCache-Available, X-ElCache-Chunks, X-ElCache-Flags, \
-                       X-ElCache-Hit, X-ElCache-Size, X-ElCache-Stale, X-ElCache-TTL";
+                       ETag, Last-Modified, Retry-After, X-ElCache-Available, X-ElCache-Chunks, X-ElCache-Completion, \
+                       X-ElCache-Flags, X-ElCache-Hit, X-ElCache-Size, X-ElCache-Stale, X-ElCache-TTL, \
+                       X-ElCache-Upload-Id";
 
 /// The lines that go with every answer to this request; none when no origin is configured.
 pub(crate) fn headers(method: Method, fields: &Fields<'_>, origins: &[String]) -> Headers {
@@ -34,7 +35,8 @@ pub(crate) fn headers(method: Method, fields: &Fields<'_>, origins: &[String]) -
 
 /// Any header may be sent: those that mean nothing here are passed over.
 fn preflight(fields: &Fields<'_>, headers: &mut Headers) {
-    headers.text("Access-Control-Allow-Methods", CACHE_METHODS.as_bytes());
+    // All that any resource has: which of them this one has, a request finds out.
+    headers.text("Access-Control-Allow-Methods", SPARSE_METHODS.as_bytes());
     headers.line("Access-Control-Max-Age: 86400\r\n");
     let asked = fields.only(Field::RequestHeaders).unwrap_or_default();
     let token = |name: &[u8]| {
@@ -75,7 +77,7 @@ mod tests {
             ("Access-Control-Request-Headers", "x-elcache-ttl, content-type"),
         ];
         let answer = answer(Method::Options, &lines, &["*"]);
-        assert!(answer.contains("Access-Control-Allow-Methods: GET, HEAD, PUT"), "{answer}");
+        assert!(answer.contains("Access-Control-Allow-Methods: GET, HEAD, PUT, POST, PATCH"), "{answer}");
         assert!(answer.contains("Access-Control-Allow-Headers: x-elcache-ttl, content-type\r\n"), "{answer}");
     }
 }

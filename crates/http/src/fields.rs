@@ -30,11 +30,13 @@ pub(crate) enum Field {
     NoDisk,
     NoCluster,
     OperationId,
+    UploadId,
+    Size,
     Meta,
 }
 
 /// By length, then by name: most headers of a request are told apart from all of these by their length alone.
-const NAMES: [(&str, Field); 24] = [
+const NAMES: [(&str, Field); 26] = [
     ("range", Field::Range),
     ("accept", Field::Accept),
     ("expect", Field::Expect),
@@ -48,12 +50,14 @@ const NAMES: [(&str, Field); 24] = [
     ("if-none-match", Field::IfNoneMatch),
     ("x-elcache-ttl", Field::Ttl),
     ("content-digest", Field::ContentDigest),
+    ("x-elcache-size", Field::Size),
     ("x-elcache-flags", Field::Flags),
     ("content-encoding", Field::ContentEncoding),
     ("x-elcache-no-disk", Field::NoDisk),
     ("if-modified-since", Field::IfModifiedSince),
     ("x-elcache-no-memory", Field::NoMemory),
     ("content-disposition", Field::ContentDisposition),
+    ("x-elcache-upload-id", Field::UploadId),
     ("if-unmodified-since", Field::IfUnmodifiedSince),
     ("x-elcache-no-cluster", Field::NoCluster),
     ("x-elcache-operation-id", Field::OperationId),

@@ -14,7 +14,7 @@ use elcache_engine::{Found, Readable, Value};
 use crate::app::App;
 use crate::condition::Verdict;
 use crate::date;
-use crate::multipart::{Multipart, push_content_range};
+use crate::multipart::{Multipart, boundary_of, push_content_range};
 use crate::patience::within;
 use crate::problem::Problem;
 use crate::range::Selection;
@@ -22,6 +22,8 @@ use crate::request::Get;
 use crate::response::{Body, Headers, Response};
 use crate::stream::{Part, Stream};
 
+/// The type of what nobody has named a type for.
+pub(crate) const OCTETS: &[u8] = b"application/octet-stream";
 /// Up to this length a copy behind the head is cheaper than a reference.
 const COPY_LIMIT: u64 = 16 << 10;
 
@@ -79,6 +81,7 @@ async fn readable(
     match within(limit, pin!(app.engine.readable(value, spans))).await {
         Some(Readable::Whole(tier)) => Ok(tier),
         Some(Readable::Partial { available_percent }) => Err(Problem::partial(available_percent)),
+        Some(Readable::Gone) => Err(Problem::miss()),
         Some(Readable::Busy) | None => Err(Problem::busy()),
     }
 }
@@ -153,25 +156,16 @@ fn plan(app: &Arc<App>, key: &Key, hit: Hit, head_only: bool, mut headers: Heade
 
 fn plan_many(app: &Arc<App>, key: &Key, value: Value, spans: &[Span], mut headers: Headers) -> Response {
     let size = value.meta.size;
-    let multipart = Multipart { digest: &value.meta.digest, content_type: content_type(&value.meta), size };
+    let boundary = boundary_of(&value.meta.digest);
+    let multipart = Multipart { boundary, content_type: content_type(&value.meta), size };
     headers.text("Content-Type", &multipart.content_type());
-    let mut parts = VecDeque::with_capacity(spans.len() * 2 + 1);
-    let mut length = 0_u64;
-    for (number, &span) in spans.iter().enumerate() {
-        let opening = multipart.opening(span, number == 0);
-        length = length.saturating_add(opening.len() as u64).saturating_add(span.len());
-        parts.push_back(Part::Text(opening));
-        parts.push_back(Part::Span(span));
-    }
-    let closing = multipart.closing();
-    length = length.saturating_add(closing.len() as u64);
-    parts.push_back(Part::Text(closing));
+    let (parts, length) = multipart.parts(spans);
     let body = Body::Stream(Box::new(Stream::new(&app.engine, key, value, parts)));
     Response { status: 206, headers, body, length: Some(length), close: false }
 }
 
 fn content_type(meta: &Metadata) -> &[u8] {
-    meta.headers.get("Content-Type").unwrap_or(b"application/octet-stream")
+    meta.headers.get("Content-Type").unwrap_or(OCTETS)
 }
 
 /// What 200, 206 and 304 have in common.

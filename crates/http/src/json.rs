@@ -45,6 +45,25 @@ impl Object {
         self
     }
 
+    /// Adds yes or no.
+    pub(crate) fn boolean(mut self, name: &str, value: bool) -> Self {
+        self.name(name);
+        self.text.push_str(if value { "true" } else { "false" });
+        self
+    }
+
+    /// Adds pairs of numbers in an array.
+    pub(crate) fn pairs(mut self, name: &str, values: &[(u64, u64)]) -> Self {
+        self.name(name);
+        self.text.push('[');
+        for (number, (first, second)) in values.iter().enumerate() {
+            let separator = if number == 0 { "" } else { ", " };
+            let _ = write!(self.text, "{separator}[{first}, {second}]");
+        }
+        self.text.push(']');
+        self
+    }
+
     /// Adds texts in an array.
     pub(crate) fn texts(mut self, name: &str, values: &[String]) -> Self {
         self.name(name);
@@ -109,9 +128,13 @@ mod tests {
             .texts("reasons", &["x".into(), "y".into()])
             .object("tiers", |tiers| tiers.object("memory", |tier| tier.number("hits", 3)))
             .object("none", |none| none)
+            .boolean("complete", false)
+            .pairs("missing", &[(0, 5), (9, u64::MAX)])
+            .pairs("nothing", &[])
             .finish();
         let expected = "{\n  \"status\": \"a \\\"b\\\"\\\\\\u000a\",\n  \"reasons\": [\"x\", \"y\"],\n  \"tiers\": \
-                        {\n    \"memory\": {\n      \"hits\": 3\n    }\n  },\n  \"none\": {}\n}\n";
+                        {\n    \"memory\": {\n      \"hits\": 3\n    }\n  },\n  \"none\": {},\n  \"complete\": false,\n  \"missing\": \
+                        [[0, 5], [9, 18446744073709551615]],\n  \"nothing\": []\n}\n";
         assert_eq!(String::from_utf8(document).unwrap(), expected);
     }
 }

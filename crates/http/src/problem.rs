@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use elcache_engine::WriteError;
+use elcache_engine::{Missing, SparseError, WriteError};
 
 use crate::json::Object;
 use crate::response::{Body, Headers, Response, reason};
@@ -18,8 +18,8 @@ pub(crate) struct Problem {
     pub(crate) close: bool,
 }
 
-/// The header that goes with the status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What goes with the status: a header, or members of the document.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
     /// None.
     Nothing,
@@ -33,6 +33,8 @@ pub(crate) enum Note {
     Miss,
     /// `X-ElCache-Hit: partial` and the floored percentage that is there, with 404.
     Partial(u8),
+    /// `missing`, the ranges that are not written, with 404 and 409.
+    Missing(Missing),
 }
 
 impl Problem {
@@ -112,17 +114,54 @@ impl Problem {
         }
     }
 
+    /// What is asked for is not all written.
+    pub(crate) fn missing(status: u16, missing: Missing) -> Self {
+        Self::new(status, "Not every byte of it has been written. The ranges in missing are still to come.")
+            .with(Note::Missing(missing))
+    }
+
+    /// What a failed step of an upload by ranges comes to.
+    pub(crate) fn sparse(error: SparseError, value_limit: u64) -> Self {
+        match error {
+            SparseError::NoUpload => Self::new(404, "No upload of this key is open. POST opens one."),
+            SparseError::OtherUpload => Self::new(
+                409,
+                "Another upload of this key is open than the one that X-ElCache-Upload-Id names, which has ended.",
+            ),
+            SparseError::AlreadyOpen => Self::new(
+                409,
+                "An upload of this key is open already. Finalize it, or give it up with DELETE.",
+            ),
+            SparseError::TooManyUploads => Self::new(
+                503,
+                "As many uploads are open as limits.uploads allows. Retry when one of them has ended.",
+            )
+            .with(Note::RetryAfter(5)),
+            SparseError::TooManyRanges => Self::new(
+                507,
+                "What is written consists of too many separate ranges. Write what is between them, or larger ranges.",
+            ),
+            SparseError::OutOfBounds => Self::bad("The range does not lie within the upload's size."),
+            SparseError::Incomplete(missing) => Self::missing(409, missing),
+            SparseError::Write(WriteError::DoesNotFit) => Self::new(
+                507,
+                "Uploads hold as much of the tiers as they may. Let one of them end, or give the node more room.",
+            ),
+            SparseError::Write(error) => Self::write(&error, value_limit),
+        }
+    }
+
     /// The answer. A HEAD gets it without the document.
     pub(crate) fn into_response(self, mut headers: Headers, head_only: bool) -> Response {
-        self.note.add_to(&mut headers);
+        self.note.add_to_headers(&mut headers);
         headers.line("Content-Type: application/problem+json\r\n");
         let title = reason(self.status);
         let document = Object::new()
             .text("type", "about:blank")
             .text("title", title)
             .number("status", u64::from(self.status))
-            .text("detail", &self.detail)
-            .finish();
+            .text("detail", &self.detail);
+        let document = self.note.add_to_document(document).finish();
         let length = Some(document.len() as u64);
         let body = if head_only { Body::None } else { Body::Text(document) };
         Response { status: self.status, headers, body, length, close: self.close }
@@ -130,11 +169,11 @@ impl Problem {
 }
 
 impl Note {
-    fn add_to(self, headers: &mut Headers) {
+    fn add_to_headers(&self, headers: &mut Headers) {
         match self {
-            Self::Nothing => {}
+            Self::Nothing | Self::Missing(_) => {}
             Self::Allow(methods) => headers.text("Allow", methods.as_bytes()),
-            Self::RetryAfter(seconds) => headers.number("Retry-After", seconds),
+            Self::RetryAfter(seconds) => headers.number("Retry-After", *seconds),
             Self::Size(size) => headers.text("Content-Range", format!("bytes */{size}").as_bytes()),
             Self::Miss => headers.line("X-ElCache-Hit: miss\r\n"),
             Self::Partial(percent) => {
@@ -143,6 +182,16 @@ impl Note {
             }
         }
     }
+
+    fn add_to_document(&self, document: Object) -> Object {
+        if let Self::Missing(missing) = self { push_missing(document, missing) } else { document }
+    }
+}
+
+/// Adds what is missing: `missing_truncated` only where there is more than is listed.
+pub(crate) fn push_missing(document: Object, missing: &Missing) -> Object {
+    let document = document.pairs("missing", &missing.ranges);
+    if missing.truncated { document.boolean("missing_truncated", true) } else { document }
 }
 
 #[cfg(test)]
@@ -160,6 +209,45 @@ mod tests {
             document.contains("\"status\": 404,\n") && document.contains("\"title\": \"Not Found\""),
             "{document}"
         );
+    }
+
+    #[test]
+    fn what_is_missing_stands_in_the_document() {
+        let text = |missing: Missing| {
+            let response =
+                Problem::sparse(SparseError::Incomplete(missing), 1).into_response(Headers::default(), false);
+            assert_eq!(response.status, 409);
+            let Body::Text(document) = response.body else { panic!("no document") };
+            String::from_utf8(document).unwrap()
+        };
+        let all = text(Missing { ranges: vec![(0, 5), (7, 9)], truncated: false });
+        assert!(all.ends_with(",\n  \"missing\": [[0, 5], [7, 9]]\n}\n"), "{all}");
+        let some = text(Missing { ranges: vec![(0, 5)], truncated: true });
+        assert!(some.ends_with(",\n  \"missing\": [[0, 5]],\n  \"missing_truncated\": true\n}\n"), "{some}");
+    }
+
+    #[test]
+    fn every_failed_step_of_an_upload_has_its_status() {
+        let table = [
+            (SparseError::NoUpload, 404),
+            (SparseError::OtherUpload, 409),
+            (SparseError::AlreadyOpen, 409),
+            (SparseError::TooManyUploads, 503),
+            (SparseError::TooManyRanges, 507),
+            (SparseError::OutOfBounds, 400),
+            (SparseError::Incomplete(Missing::default()), 409),
+            (SparseError::Write(WriteError::ConditionFailed), 412),
+            (SparseError::Write(WriteError::DoesNotFit), 507),
+            (SparseError::Write(WriteError::OverLimit), 413),
+            (SparseError::Write(WriteError::Busy), 503),
+            (SparseError::Write(WriteError::DigestMismatch), 400),
+            (SparseError::Write(WriteError::WrongLength), 400),
+        ];
+        for (error, status) in table {
+            let problem = Problem::sparse(error, 1);
+            assert_eq!(problem.status, status);
+            assert_eq!(status == 503, matches!(problem.note, Note::RetryAfter(_)), "{problem:?}");
+        }
     }
 
     #[test]

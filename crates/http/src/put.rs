@@ -11,30 +11,13 @@ use crate::config::HttpConfig;
 use crate::get::push_etag;
 use crate::patience::within;
 use crate::problem::Problem;
+use crate::receive::{Failed, receive};
 use crate::request::Put;
 use crate::response::{Headers, Response};
-use crate::source::{BodyError, Source};
+use crate::source::Source;
 
 /// Bodies up to this length are collected before the engine sees them.
 pub(crate) const SMALL: u64 = 16 << 10;
-
-/// Why nothing was stored.
-pub(crate) enum Failed {
-    /// The client hears this.
-    Problem(Problem),
-    /// There is no client any more.
-    Gone,
-}
-
-impl From<BodyError> for Failed {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Gone => Self::Gone,
-            BodyError::Stalled => Self::Problem(Problem::stalled()),
-            BodyError::Malformed(why) => Self::Problem(Problem::bad(why).closing()),
-        }
-    }
-}
 
 /// Stores the body.
 pub(crate) async fn put<S: Source>(
@@ -72,7 +55,7 @@ async fn store<S: Source>(
     let value_limit = options.value_limit;
     let length = body.length();
     if length.is_some_and(|length| length > value_limit) {
-        return Err(Failed::Problem(Problem::over_limit(value_limit)));
+        return Err(Problem::over_limit(value_limit).into());
     }
     // What a client is to be refused before it sends the body, opening an upload finds out. A small body that is on
     // its way anyway is not worth that.
@@ -95,20 +78,12 @@ async fn upload<S: Source>(
     body: &mut S,
 ) -> Result<Stored, Failed> {
     let value_limit = options.value_limit;
-    let failed = |error| Failed::Problem(Problem::write(&error, value_limit));
-    let mut upload = match app.engine.open(key, options).await.map_err(failed)? {
+    let problem = |error| Problem::write(&error, value_limit);
+    let mut upload = match app.engine.open(key, options).await.map_err(problem)? {
         Opened::Known(stored) => return Ok(stored),
         Opened::Upload(upload) => upload,
     };
-    // Waits for room only when another byte is known to come, so that nobody waits for room that nothing needs.
-    while body.more().await? {
-        upload.ready().await.map_err(failed)?;
-        let count = body.read(upload.space()).await?;
-        if count == 0 {
-            return Err(Failed::Gone);
-        }
-        upload.filled(count);
-    }
+    receive(body, &mut upload, problem).await?;
     committed(config, value_limit, Box::pin(upload.finish()).as_mut()).await
 }
 
@@ -118,5 +93,5 @@ async fn committed(
     commit: Pin<&mut impl Future<Output = Result<Stored, WriteError>>>,
 ) -> Result<Stored, Failed> {
     let stored = within(config.first_byte_timeout, commit).await.unwrap_or(Err(WriteError::Busy));
-    stored.map_err(|error| Failed::Problem(Problem::write(&error, value_limit)))
+    Ok(stored.map_err(|error| Problem::write(&error, value_limit))?)
 }

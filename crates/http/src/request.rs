@@ -1,5 +1,7 @@
 //! A request, read once from its head into types and trusted from there on.
 
+mod sparse;
+
 use std::num::NonZeroU64;
 
 use elcache_core::condition::Condition;
@@ -19,6 +21,8 @@ use crate::route::{CACHE_METHODS, Page, Route};
 use crate::target::{Target, percent_decode, query_values};
 use crate::text::parse_decimal;
 use crate::{cors, date, digest_field};
+
+pub(crate) use self::sparse::{Ask, Piece, SparseRequest};
 
 /// A time to live above this, some thirty thousand years, is taken for this, so that no sum of times overflows.
 const MAX_TTL_SECONDS: u64 = 1_000_000_000_000;
@@ -40,6 +44,7 @@ pub(crate) enum Action {
     Get(Box<Get>),
     Put(Box<Put>),
     Delete(Key, Condition),
+    Sparse(Box<SparseRequest>),
     /// Tell which methods a resource has.
     Methods(&'static str),
     Page(Page, Format),
@@ -141,7 +146,7 @@ fn action(method: Method, target: &[u8], fields: &Fields<'_>) -> Result<Action, 
     let Some(methods) = route.methods() else {
         return Err(Problem::new(
             404,
-            "Unknown route. There are /cache/{key}, /health, /stats, /metrics, /cluster and /cluster/nodes.",
+            "Unknown route. There are /cache/{key}, /sparse/{key}, /health, /stats, /metrics, /cluster and /cluster/nodes.",
         ));
     };
     match (route, method) {
@@ -158,7 +163,10 @@ fn action(method: Method, target: &[u8], fields: &Fields<'_>) -> Result<Action, 
             Ok(Action::Page(page, Format::from_accept(accept)))
         }
         (Route::Drain, Method::Post) => Ok(Action::Drain),
-        _ => Err(not_allowed(methods)),
+        _ => match sparse::parse(method, route, query, fields)? {
+            Some(request) => Ok(Action::Sparse(Box::new(request))),
+            None => Err(not_allowed(methods)),
+        },
     }
 }
 
@@ -189,13 +197,21 @@ fn parse_get(method: Method, key: &[u8], query: &[u8], fields: &Fields<'_>) -> R
             preconditions: Preconditions::default(),
         });
     }
-    let (ranges, if_range) = match (from_query, fields.only(Field::Range)) {
+    let (ranges, if_range) = choose_ranges(method, from_query, fields);
+    Ok(Get { key, ranges, if_range, preconditions: parse_preconditions(fields, Comparison::Weak)? })
+}
+
+fn choose_ranges(
+    method: Method,
+    from_query: Option<Ranges>,
+    fields: &Fields<'_>,
+) -> (Ranges, Option<IfRange>) {
+    match (from_query, fields.only(Field::Range)) {
         _ if method == Method::Head => (Ranges::Whole, None),
         (Some(ranges), _) => (ranges, None),
         (None, Some(header)) => (Ranges::parse(header), fields.only(Field::IfRange).map(IfRange::parse)),
         (None, None) => (Ranges::Whole, None),
-    };
-    Ok(Get { key, ranges, if_range, preconditions: parse_preconditions(fields, Comparison::Weak)? })
+    }
 }
 
 fn parse_query_range(query: &[u8]) -> Result<Option<Ranges>, Problem> {
@@ -223,9 +239,18 @@ fn parse_preconditions(fields: &Fields<'_>, none_match: Comparison) -> Result<Pr
 fn parse_put(key: &[u8], fields: &Fields<'_>) -> Result<Put, Problem> {
     if fields.all(Field::ContentRange).next().is_some() {
         return Err(Problem::bad(
-            "Content-Range: a PUT stores a whole value; parts of one cannot be written with it.",
+            "Content-Range: a PUT stores a whole value. Parts of one are written through /sparse.",
         ));
     }
+    Ok(Put {
+        condition: parse_preconditions(fields, Comparison::Weak)?.condition,
+        sha256: parse_digests(fields)?,
+        ..parse_stored(key, fields)?
+    })
+}
+
+/// What is kept with a value, and where; no conditions, no digest.
+fn parse_stored(key: &[u8], fields: &Fields<'_>) -> Result<Put, Problem> {
     Ok(Put {
         key: parse_key(key)?,
         ttl_seconds: parse_ttl(fields)?,
@@ -235,8 +260,8 @@ fn parse_put(key: &[u8], fields: &Fields<'_>) -> Result<Put, Problem> {
         no_cluster: parse_bool(fields, Field::NoCluster, "X-ElCache-No-Cluster")?,
         operation: parse_operation(fields)?,
         headers: parse_kept(fields)?,
-        condition: parse_preconditions(fields, Comparison::Weak)?.condition,
-        sha256: parse_digests(fields)?,
+        condition: Condition::default(),
+        sha256: None,
     })
 }
 

@@ -1,5 +1,5 @@
-//! A body that is read as it goes out: spans of a value, and between them, where there are several, the delimiters
-//! of multipart.
+//! A body that is read as it goes out: spans of a value or of an upload, and between them, where there are several, the
+//! delimiters of multipart.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,23 +9,19 @@ use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::Payload;
 use elcache_core::span::Span;
-use elcache_engine::{Engine, Found, ReadFailed, Reader, Value};
+use elcache_engine::{Engine, Found, ReadFailed, Reader, Sparse, Value};
 
 /// A piece of a body.
 pub(crate) enum Part {
     /// These bytes.
     Text(Bytes),
-    /// These bytes of the value.
+    /// These bytes of what it is read from.
     Span(Span),
 }
 
 /// Reads the parts of a body in order.
 pub(crate) struct Stream {
-    engine: Arc<Engine>,
-    key: Key,
-    digest: Digest,
-    /// None after [`Stream::let_go`], until it is needed again.
-    value: Option<Arc<Value>>,
+    origin: Origin,
     parts: VecDeque<Part>,
     /// Reads the first part, when that is a span.
     reader: Option<Reader>,
@@ -33,17 +29,35 @@ pub(crate) struct Stream {
     first: Option<Payload>,
 }
 
+/// What it is read from.
+enum Origin {
+    Value(Held),
+    Upload(Arc<Sparse>),
+}
+
+/// A value that may have been let go.
+struct Held {
+    engine: Arc<Engine>,
+    key: Key,
+    digest: Digest,
+    /// None after [`Stream::let_go`], until it is needed again.
+    value: Option<Arc<Value>>,
+}
+
 impl Stream {
     pub(crate) fn new(engine: &Arc<Engine>, key: &Key, value: Value, parts: VecDeque<Part>) -> Self {
-        Self {
+        let held = Held {
             engine: Arc::clone(engine),
             key: key.clone(),
             digest: value.meta.digest,
             value: Some(Arc::new(value)),
-            parts,
-            reader: None,
-            first: None,
-        }
+        };
+        Self { origin: Origin::Value(held), parts, reader: None, first: None }
+    }
+
+    /// Of an upload: all of the parts is written.
+    pub(crate) fn of_upload(upload: Arc<Sparse>, parts: VecDeque<Part>) -> Self {
+        Self { origin: Origin::Upload(upload), parts, reader: None, first: None }
     }
 
     /// Reads the beginning, so that a value that has gone can still be answered with an error.
@@ -69,8 +83,7 @@ impl Stream {
                 }
             };
             if self.reader.is_none() {
-                let value = self.value().await?;
-                self.reader = Some(self.engine.reader(value, span));
+                self.reader = Some(self.origin.reader(span).await?);
             }
             let Some(reader) = &mut self.reader else { return Err(ReadFailed) };
             return reader.next().await?.map(Some).ok_or(ReadFailed);
@@ -99,12 +112,31 @@ impl Stream {
     /// when it is needed: a client that takes its time must not keep it from being evicted.
     pub(crate) fn let_go(&mut self) {
         self.first = None;
-        if self.value.as_ref().is_some_and(|value| value.inline().is_some()) {
-            self.value = None;
+        if self.origin.let_go() {
             self.reader = None;
         }
     }
+}
 
+impl Origin {
+    async fn reader(&mut self, span: Span) -> Result<Reader, ReadFailed> {
+        match self {
+            Self::Value(held) => {
+                let value = held.value().await?;
+                Ok(held.engine.reader(value, span))
+            }
+            Self::Upload(upload) => Ok(upload.reader(span)),
+        }
+    }
+
+    /// Whether a reader of it would hold memory, and has to go.
+    fn let_go(&mut self) -> bool {
+        let Self::Value(held) = self else { return false };
+        held.value.take_if(|value| value.inline().is_some()).is_some()
+    }
+}
+
+impl Held {
     async fn value(&mut self) -> Result<Arc<Value>, ReadFailed> {
         if let Some(value) = &self.value {
             return Ok(Arc::clone(value));

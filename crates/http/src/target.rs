@@ -1,6 +1,7 @@
 //! The request target (RFC 9112 section 3.2): its form, its path, its query; and percent-decoding.
 
 use std::borrow::Cow;
+use std::fmt::Write;
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,20 @@ pub(crate) fn percent_decode(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(decoded))
 }
 
+/// Encodes all but what never means anything in a path, and slashes (RFC 3986 section 2.3).
+pub(crate) fn percent_encode(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
@@ -168,6 +183,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_encoded_decodes_to_itself(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let encoded = percent_encode(&bytes);
+            prop_assert!(encoded.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~/%".contains(&byte)));
+            prop_assert_eq!(&percent_decode(encoded.as_bytes()).unwrap()[..], &bytes[..]);
+        }
+
         #[test]
         fn decoding_reverses_encoding_of_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..100), plain in any::<u64>()) {
             let mut text = Vec::new();

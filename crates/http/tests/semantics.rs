@@ -270,7 +270,16 @@ async fn methods_that_a_resource_does_not_have() {
     assert_eq!((options.status, options.header("accept-ranges")), (204, Some("bytes")));
     assert_eq!(options.header("allow"), patch.header("allow"));
     assert_eq!(node.ask("BREW", "/cache/k", "", b"").await.status, 501);
-    assert_eq!(node.ask("GET", "/sparse/k", "", b"").await.status, 404);
+    for (target, allowed) in [
+        ("/sparse/k", "GET, HEAD, PUT, POST, PATCH, DELETE, OPTIONS"),
+        ("/sparse/k/data", "GET, HEAD, OPTIONS"),
+        ("/sparse/k/finalize", "POST, OPTIONS"),
+    ] {
+        let options = node.ask("OPTIONS", target, "", b"").await;
+        assert_eq!((options.status, options.header("allow")), (204, Some(allowed)), "{target}");
+        let trace = node.ask("TRACE", target, "", b"").await;
+        assert_eq!((trace.status, trace.header("allow")), (405, Some(allowed)), "{target}");
+    }
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ struct State {
 
 /// An entry that has left, and for which values it was kept.
 pub(crate) struct Gone {
+    pub(crate) kind: Kind,
     pub(crate) owners: Vec<Owner>,
     /// The entry itself, where a slower tier wants it.
     pub(crate) kept: Option<OwnedRef>,
@@ -219,15 +220,17 @@ impl Shard {
         Some(is_new)
     }
 
-    /// Notes that a chunk is kept for one value less, and drops it when that was the last.
-    pub(crate) fn drop_owner(&self, name: Name<'_>, owner: Owner) {
+    /// Notes that a chunk is kept for one value less, and drops it when that was the last: whether it did.
+    pub(crate) fn drop_owner(&self, name: Name<'_>, owner: Owner) -> bool {
         let mut state = self.lock();
-        let Some(number) = self.find(name).map(|record| record.number()) else { return };
-        let Some(owners) = state.owners.get_mut(&number) else { return };
+        let Some(number) = self.find(name).map(|record| record.number()) else { return false };
+        let Some(owners) = state.owners.get_mut(&number) else { return false };
         owners.retain(|other| *other != owner);
-        if owners.is_empty() {
+        let was_last = owners.is_empty();
+        if was_last {
             self.take_out(&mut state, name.kind, name.hash, number);
         }
+        was_last
     }
 
     /// Removes a name, on condition that `wanted` agrees to the record's content; false when nothing was removed.
@@ -351,7 +354,7 @@ impl Shard {
         state.policy.remove(number);
         self.count(kind, -1);
         self.records.release(number);
-        Gone { owners: state.owners.remove(&number).unwrap_or_default(), kept: None }
+        Gone { kind, owners: state.owners.remove(&number).unwrap_or_default(), kept: None }
     }
 
     /// Puts an entry under a name that is not in the table.

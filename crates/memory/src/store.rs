@@ -79,6 +79,8 @@ pub struct Store {
     staged: Arc<AtomicU64>,
     evicted_for_room: AtomicU64,
     evicted_expired: AtomicU64,
+    /// Chunks and pages that have gone.
+    shrunk: AtomicU64,
     seed: u64,
 }
 
@@ -101,6 +103,7 @@ impl Store {
             staged: Arc::default(),
             evicted_for_room: AtomicU64::new(0),
             evicted_expired: AtomicU64::new(0),
+            shrunk: AtomicU64::new(0),
             seed: config.seed,
         })
     }
@@ -333,8 +336,16 @@ impl Store {
     pub(crate) fn drop_chunks(&self, digests: &[u8], owner: Owner) {
         for digest in digests.chunks_exact(32) {
             let name = self.name(Kind::Chunk, digest);
-            self.shard(name.hash).drop_owner(name, owner);
+            if self.shard(name.hash).drop_owner(name, owner) {
+                // It may have been a copy of another value's chunk.
+                self.shrunk.fetch_add(1, Ordering::Release);
+            }
         }
+    }
+
+    /// How many chunks and pages have gone.
+    pub(crate) fn shrunk(&self) -> u64 {
+        self.shrunk.load(Ordering::Acquire)
     }
 
     /// Removes the value under a key, if `wanted` agrees to it.
@@ -494,6 +505,9 @@ impl Store {
         };
         let gone = shard.evict(miss, |kind, content| self.pinned(kind, content), wanted)?;
         self.evicted_for_room.fetch_add(1, Ordering::Relaxed);
+        if matches!(gone.kind, Kind::Chunk | Kind::Page) {
+            self.shrunk.fetch_add(1, Ordering::Release);
+        }
         gone.owners.into_iter().for_each(|owner| self.lose_chunk(owner));
         if let (Some(record), Some(told), Some(below)) = (gone.kept, told, self.below.get())
             && let Some(evicted) = evicted(record)

@@ -15,8 +15,8 @@ use elcache_core::key::Key;
 use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
 use elcache_core::staging::Staging;
 use elcache_core::tier::{
-    Above, Below, Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Refusal,
-    Reply, Root, Staged, Tier, TierName, Usage,
+    Above, Below, Body, ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, Owner, PageRef, Part, Presence,
+    Refusal, Reply, Root, Staged, StagedPage, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use parking_lot::{Mutex, RwLock};
@@ -186,7 +186,7 @@ impl MemoryTier {
                 let pages = self.take_back(filled)?.into_pages();
                 self.store.put(Kind::Value, key.as_bytes(), &[&head], Some(pages), None)
             }
-            NewBody::Chunks { staged, pages } => self.commit_chunks(key, meta, staged, &pages),
+            NewBody::Pages(pages) => self.commit_pages(key, meta, pages),
             NewBody::Draft => return self.commit_draft(key, meta).inspect(|()| self.after_growth()),
             NewBody::Elsewhere => {
                 let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
@@ -197,27 +197,24 @@ impl MemoryTier {
         done.map_err(|NoRoom| Refusal::Full)
     }
 
-    /// Chunks first, then pages, the root last: from then on readers see the whole.
-    fn commit_chunks(
-        &self,
-        key: &Key,
-        meta: &Metadata,
-        staged: Vec<Staged>,
-        pages: &[Bytes],
-    ) -> Result<(), NoRoom> {
+    /// Each page with its chunks, the root last: from then on readers see the whole.
+    fn commit_pages(&self, key: &Key, meta: &Metadata, pages: Vec<StagedPage>) -> Result<(), NoRoom> {
         let owner = meta.owner(key.hash());
         self.store.open_value(owner, key);
         let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
-        let digests = pages.concat();
-        let done = staged.into_iter().try_for_each(|chunk| self.keep_chunk(chunk, owner)).and_then(|()| {
-            let mut numbered = (0..).zip(pages);
-            numbered.try_for_each(|(number, page)| self.store.put_page(&PageRef { owner, number }, page))?;
-            self.store.put(Kind::Root, key.as_bytes(), &[&head], None, None)
-        });
-        done.inspect(|()| self.store.seal_value(owner)).inspect_err(|NoRoom| {
-            self.store.drop_chunks(&digests, owner);
-            self.store.drop_value(owner, meta.size);
-        })
+        let kept = pages.into_iter().try_for_each(|page| self.take_page(page, owner));
+        kept.and_then(|()| self.store.put(Kind::Root, key.as_bytes(), &[&head], None, None))
+            .inspect(|()| self.store.seal_value(owner))
+            .inspect_err(|NoRoom| self.store.drop_value(owner, meta.size))
+    }
+
+    /// Stores a page, then the chunks that it lists: by the page they are found if there is no room for all of them.
+    fn take_page(&self, staged: StagedPage, owner: Owner) -> Result<(), NoRoom> {
+        let StagedPage { page, hold } = staged;
+        let hold: Box<dyn Any> = hold;
+        let WaitingPage { digests, chunks } = *hold.downcast().map_err(|_| NoRoom)?;
+        self.store.put_page(&page, &digests)?;
+        chunks.into_iter().try_for_each(|chunk| self.keep_chunk(chunk, owner))
     }
 
     fn keep_chunk(&self, staged: Staged, owner: Owner) -> Result<(), NoRoom> {
@@ -341,6 +338,12 @@ pub(crate) enum StagedChunk {
     Here(OwnedRef),
 }
 
+/// A page of an unfinished value, and its chunks. Next to those the page is little.
+struct WaitingPage {
+    digests: Bytes,
+    chunks: Vec<Staged>,
+}
+
 impl Tier for MemoryTier {
     fn name(&self) -> TierName {
         TierName::Memory
@@ -372,6 +375,18 @@ impl Tier for MemoryTier {
         Reply::Ready(self.store.has(Kind::Chunk, &layout::chunk_name(chunk)))
     }
 
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>> {
+        let presence = |chunk: &ChunkRef| match self.store.has(Kind::Chunk, &layout::chunk_name(chunk)) {
+            true => Presence::Here,
+            false => Presence::Absent,
+        };
+        Reply::Ready(Lookup::Hit(chunks.iter().map(presence).collect()))
+    }
+
+    fn shrunk(&self) -> u64 {
+        self.store.shrunk()
+    }
+
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
         self.promises.admit(bytes)
     }
@@ -387,6 +402,15 @@ impl Tier for MemoryTier {
             None => self.take_back(data).map(StagedChunk::Fresh),
         };
         Reply::Ready(staged.map(|hold| Staged { chunk, hold: Box::new(hold) }))
+    }
+
+    fn stage_page(
+        &self,
+        page: PageRef,
+        digests: Bytes,
+        chunks: Vec<Staged>,
+    ) -> Reply<'_, Result<StagedPage, Refusal>> {
+        Reply::Ready(Ok(StagedPage { page, hold: Box::new(WaitingPage { digests, chunks }) }))
     }
 
     fn commit<'a>(

@@ -89,9 +89,10 @@ impl Node {
             }
             now(self.tier.stage(chunk, Filled::new(buffer, Vec::new()))).unwrap()
         });
-        let pages = vec![chunks.iter().flat_map(|chunk| chunk.digest.0).collect::<Vec<_>>().into()];
-        let body = NewBody::Chunks { staged: staged.collect(), pages };
-        now(self.tier.commit(key, &meta, body)).unwrap();
+        let digests: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.digest.0).collect();
+        let page = PageRef { owner: meta.owner(key.hash()), number: 0 };
+        let page = now(self.tier.stage_page(page, digests.into(), staged.collect())).unwrap();
+        now(self.tier.commit(key, &meta, NewBody::Pages(vec![page]))).unwrap();
         Large { key: key.clone(), meta, chunks }
     }
 

@@ -5,7 +5,7 @@ use elcache_core::tier::{DeviceUsage, DirectoryUsage, TierName, Usage};
 use crate::encode::{Samples, Value};
 use crate::histogram::Histogram;
 use crate::process::{Process, Stat};
-use crate::{Metrics, Snapshot, TierMetrics, Transport};
+use crate::{Metrics, Snapshot, TierMetrics, Transport, UploadMetrics};
 
 /// What samples are collected from.
 pub(crate) struct Source<'a> {
@@ -339,6 +339,87 @@ pub(crate) static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "elcache_uploads",
+        kind: Kind::Gauge,
+        labels: &["state"],
+        unit: "",
+        help: "Uploads by ranges that are in progress (open).",
+        collect: |from, to| {
+            if let Some(usage) = from.snapshot.uploads {
+                to.put(&["open"], usage.open);
+            }
+        },
+    },
+    Family {
+        name: "elcache_uploads_opened_total",
+        kind: Kind::Counter,
+        labels: &[],
+        unit: "",
+        help: "Uploads by ranges that were opened.",
+        collect: |from, to| known(to, uploads(from).map(|uploads| uploads.opened.get())),
+    },
+    Family {
+        name: "elcache_uploads_ended_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        unit: "",
+        help: "Uploads by ranges that became a value (finalized), were given up by a client (aborted), rested for too long (expired) or were lost with the place that they were in (lost).",
+        collect: |from, to| {
+            if let Some(uploads) = uploads(from) {
+                to.put(&["finalized"], uploads.finalized.get());
+                to.put(&["aborted"], uploads.aborted.get());
+                to.put(&["expired"], uploads.expired.get());
+                to.put(&["lost"], uploads.lost.get());
+            }
+        },
+    },
+    Family {
+        name: "elcache_uploads_staged_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes of the tiers that are kept for uploads by ranges.",
+        collect: |from, to| known(to, from.snapshot.uploads.map(|usage| usage.staged_bytes)),
+    },
+    Family {
+        name: "elcache_uploads_map_bytes",
+        kind: Kind::Gauge,
+        labels: &[],
+        unit: "bytes",
+        help: "Bytes of memory that knowing which ranges are written takes.",
+        collect: |from, to| known(to, from.snapshot.uploads.map(|usage| usage.map_bytes)),
+    },
+    Family {
+        name: "elcache_upload_ranges_total",
+        kind: Kind::Counter,
+        labels: &["result"],
+        unit: "",
+        help: "Ranges of uploads that were written, that were refused or could not be written (refused), and that did not arrive to their end (cut_off).",
+        collect: |from, to| {
+            if let Some(uploads) = uploads(from) {
+                to.put(&["written"], uploads.ranges_written.get());
+                to.put(&["refused"], uploads.ranges_refused.get());
+                to.put(&["cut_off"], uploads.ranges_cut_off.get());
+            }
+        },
+    },
+    Family {
+        name: "elcache_upload_chunks_combined_total",
+        kind: Kind::Counter,
+        labels: &[],
+        unit: "",
+        help: "Chunks of uploads that were put together from ranges.",
+        collect: |from, to| known(to, uploads(from).map(|uploads| uploads.chunks_combined.get())),
+    },
+    Family {
+        name: "elcache_upload_lost_ranges_total",
+        kind: Kind::Counter,
+        labels: &[],
+        unit: "",
+        help: "Ranges of uploads that had been written and are missing again.",
+        collect: |from, to| known(to, uploads(from).map(|uploads| uploads.lost_ranges.get())),
+    },
+    Family {
         name: "process_cpu_seconds_total",
         kind: Kind::Counter,
         labels: &[],
@@ -425,6 +506,11 @@ fn disk(from: &Source<'_>, to: &mut Samples<'_>, number: fn(&Usage) -> u64) {
 /// What the disk tier does to its device, if there is one.
 fn device(from: &Source<'_>) -> Option<DeviceUsage> {
     from.snapshot.tiers.iter().find_map(|(_, usage)| usage.device)
+}
+
+/// What is counted of uploads, where there can be any.
+fn uploads<'a>(from: &Source<'a>) -> Option<&'a UploadMetrics> {
+    from.snapshot.uploads.map(|_| &from.metrics.uploads)
 }
 
 /// A number of each directory.

@@ -46,6 +46,8 @@ pub struct Metrics {
     cluster: TierMetrics,
     requests: Requests,
     http_connections: Gauge,
+    /// Uploads by ranges.
+    pub uploads: UploadMetrics,
 }
 
 /// What is counted of one tier.
@@ -65,6 +67,31 @@ pub struct TierMetrics {
     pub get_latency: Histogram,
     /// How long puts took.
     pub put_latency: Histogram,
+}
+
+/// What is counted of uploads by ranges.
+#[derive(Debug, Default)]
+pub struct UploadMetrics {
+    /// Uploads that were opened.
+    pub opened: Counter,
+    /// Those that became a value.
+    pub finalized: Counter,
+    /// Those that were given up by a client.
+    pub aborted: Counter,
+    /// Those to which nothing was written for too long.
+    pub expired: Counter,
+    /// Those whose place failed.
+    pub lost: Counter,
+    /// Ranges that were written.
+    pub ranges_written: Counter,
+    /// Ranges that were not taken, or could not be written.
+    pub ranges_refused: Counter,
+    /// Ranges that did not arrive to their end.
+    pub ranges_cut_off: Counter,
+    /// Chunks that were put together from ranges.
+    pub chunks_combined: Counter,
+    /// Ranges that had been written and are not there any more.
+    pub lost_ranges: Counter,
 }
 
 /// How clients are connected.
@@ -93,8 +120,21 @@ pub struct Snapshot {
     pub tiers: Vec<(TierName, Usage)>,
     /// The directories that they are in.
     pub directories: Vec<DirectoryUsage>,
+    /// What uploads by ranges take up, where there can be any.
+    pub uploads: Option<UploadUsage>,
     /// Since the node started.
     pub uptime: Duration,
+}
+
+/// What uploads by ranges take up.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UploadUsage {
+    /// Uploads that are open.
+    pub open: u64,
+    /// Bytes of the tiers that are kept for them.
+    pub staged_bytes: u64,
+    /// Bytes of memory that knowing what is written takes.
+    pub map_bytes: u64,
 }
 
 impl Metrics {

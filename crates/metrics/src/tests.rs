@@ -64,6 +64,7 @@ fn snapshot(tiers: &[TierName]) -> Snapshot {
     Snapshot {
         tiers: tiers.iter().map(|tier| (*tier, of(*tier))).collect(),
         directories: directories(tiers.contains(&TierName::Disk)),
+        uploads: Some(UploadUsage { open: 2, staged_bytes: 6_000_000, map_bytes: 700 }),
         uptime: Duration::from_millis(90_500),
     }
 }
@@ -88,6 +89,20 @@ fn touched() -> Arc<Metrics> {
         metrics.connections(Transport::Http).inc();
     }
     metrics.connections(Transport::Http).dec();
+    let uploads = &metrics.uploads;
+    let counters = [
+        (&uploads.opened, 12),
+        (&uploads.finalized, 4),
+        (&uploads.aborted, 3),
+        (&uploads.expired, 2),
+        (&uploads.lost, 1),
+        (&uploads.ranges_written, 90),
+        (&uploads.ranges_refused, 8),
+        (&uploads.ranges_cut_off, 7),
+        (&uploads.chunks_combined, 6),
+        (&uploads.lost_ranges, 5),
+    ];
+    counters.iter().for_each(|(counter, count)| counter.add(*count));
     metrics
 }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use elcache_core::tier::{DirectoryUsage, TierName, Usage};
-use elcache_metrics::{Format, Metrics, Snapshot, Transport};
+use elcache_metrics::{Format, Metrics, Snapshot, Transport, UploadUsage};
 
 fn find_promtool() -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
@@ -27,7 +27,15 @@ fn page() -> String {
     let tiers = vec![(TierName::Memory, Usage::default())];
     let directory = DirectoryUsage { path: "a \"b\" \\".to_owned(), ..DirectoryUsage::default() };
     let directories = vec![directory];
-    metrics.render(Format::Text, &Snapshot { tiers, directories, uptime: Duration::from_secs(1) })
+    metrics.render(
+        Format::Text,
+        &Snapshot {
+            tiers,
+            directories,
+            uploads: Some(UploadUsage::default()),
+            uptime: Duration::from_secs(1),
+        },
+    )
 }
 
 #[test]

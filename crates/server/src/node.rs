@@ -13,7 +13,7 @@ use elcache_core::budget::Budget;
 use elcache_core::clock::SystemClock;
 use elcache_core::tier::{Above, Tier};
 use elcache_disk::Disks;
-use elcache_engine::{Admission, Engine, EngineConfig};
+use elcache_engine::{Admission, Engine, EngineConfig, Keeper};
 use elcache_http::health::State;
 use elcache_http::{App, HttpConfig, Server};
 use elcache_memory::{MemoryConfig, MemoryTier};
@@ -55,6 +55,7 @@ pub struct Node {
     app: Arc<App>,
     memory: Arc<MemoryTier>,
     disk: Option<DiskTier>,
+    uploads: Keeper,
     listener: TcpListener,
 }
 
@@ -101,6 +102,8 @@ impl Node {
                 crate::config::Admission::All => Admission::All,
                 crate::config::Admission::SecondHit => Admission::SecondHit,
             },
+            uploads: config.limits.uploads as usize,
+            upload_ttl: config.limits.upload_ttl,
             ..EngineConfig::default()
         };
         let engine = Engine::new(engine_config, tiers, memory.clone(), clock, budget, Arc::clone(&metrics));
@@ -111,8 +114,9 @@ impl Node {
             let above: Arc<dyn Above> = memory.clone();
             disk.disks.set_above(&above);
         }
+        let uploads = engine.keep_uploads();
         let app = App::new(engine, metrics, http);
-        Ok(Self { name, app, memory, disk, listener })
+        Ok(Self { name, app, memory, disk, uploads, listener })
     }
 
     /// The address that it listens on.
@@ -142,6 +146,7 @@ impl Node {
         };
         let finished = Server::new(self.app).serve(self.listener, stopped, DRAIN_LIMIT).await;
         watch.abort();
+        drop(self.uploads);
         if let Some(disk) = &self.disk
             && tokio::time::timeout(CLOSE_LIMIT, disk.disks.close()).await.is_err()
         {

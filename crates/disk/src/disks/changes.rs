@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::time::timeout;
 
@@ -56,6 +57,9 @@ impl Shared {
         if self.tell_all(&serving, *epoch, &set).await.is_err() {
             return;
         }
+        for member in &out {
+            self.seats[member.seat].counters.lost.fetch_add(1, Ordering::Release);
+        }
         self.change_view(|view| view.members.retain(|member| set.contains(&member.id)));
         for member in out {
             let directory = self.seats[member.seat].name();
@@ -74,7 +78,7 @@ impl Shared {
             written.inspect_err(|error| {
                 member.disk.failed("the directory's IDENTITY cannot be written", error)
             })?;
-            member.disk.directory.epoch.store(epoch, std::sync::atomic::Ordering::Relaxed);
+            member.disk.directory.epoch.store(epoch, Ordering::Relaxed);
             *member.sets.lock() = vec![identity.siblings.clone()];
             *member.identity.lock() = identity;
         }

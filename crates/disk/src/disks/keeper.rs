@@ -88,6 +88,7 @@ impl Shared {
         tracing::error!(directory = %seat.name(), "the directory is out of service: {why}");
         life.out = Some(why.to_owned());
         life.ticks = 0;
+        seat.counters.lost.fetch_add(1, Ordering::Release);
         life.missing = self.room.forget_permits(seat.promises());
         drop(life);
         self.tell();

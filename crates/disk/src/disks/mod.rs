@@ -7,6 +7,8 @@
 //! # Layout
 //! - this file: the directories are opened, and what is said of them.
 //! - `tier`: what the coordinator asks of them.
+//! - `staged`: pages of unfinished values, and what holds their chunks.
+//! - `staging`: what they keep of drafts. `restore`: what was kept is found again.
 //! - `view`: the directories as they are at a moment.
 //! - `keeper`: the task that looks whether one fails, or serves again. `changes`: what it does then.
 //! - `home`, `epoch`: what is decided, as plain functions.
@@ -16,6 +18,9 @@ pub(crate) mod epoch;
 pub(crate) mod home;
 mod keeper;
 mod opening;
+mod restore;
+mod staged;
+mod staging;
 mod tier;
 mod view;
 
@@ -34,6 +39,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::home::DirectoryId;
+use self::staging::Drafts;
 use self::view::{Member, View};
 use crate::config::DiskConfig;
 use crate::directory::{Directory, DirectoryError, Lock, Reach, random_id};
@@ -117,7 +123,8 @@ pub struct Condition {
 /// Tier 2: all directories of a node.
 pub struct Disks {
     shared: Arc<Shared>,
-    keeper: JoinHandle<()>,
+    /// What goes on beside: looking after the directories, letting go of pages, finding drafts.
+    tasks: [JoinHandle<()>; 4],
 }
 
 /// A directory of the configuration, whether it can be used or not.
@@ -156,6 +163,8 @@ struct Shared {
     progress: watch::Sender<u64>,
     /// What uploads may still be promised.
     room: Arc<Semaphore>,
+    /// Pages that are to be let go of.
+    leaving_pages: staged::Leaving,
     /// How fast all of them together may be written to.
     pace: Arc<Pace>,
     /// The highest epoch that any directory may have heard of. One at a time changes the set.
@@ -167,6 +176,7 @@ struct Shared {
     closing: AtomicBool,
     /// A faster tier, once it is known.
     above: OnceLock<Weak<dyn Above>>,
+    drafts: Drafts,
     patience: Duration,
     node: [u8; 16],
     node_name: String,
@@ -184,8 +194,13 @@ impl Disks {
     /// When one of them belongs to somebody else or cannot be understood, or when none can be read.
     pub async fn open(parts: DisksParts) -> Result<Arc<Self>, DisksError> {
         let shared = opening::open(parts).await?;
-        let keeper = tokio::spawn(keeper::keep(Arc::clone(&shared)));
-        Ok(Arc::new(Self { shared, keeper }))
+        let tasks = [
+            tokio::spawn(keeper::keep(Arc::clone(&shared))),
+            tokio::spawn(staged::let_go(Arc::clone(&shared))),
+            tokio::spawn(restore::restore(Arc::clone(&shared))),
+            tokio::spawn(staging::let_go(Arc::clone(&shared))),
+        ];
+        Ok(Arc::new(Self { shared, tasks }))
     }
 
     /// What the directories call the node.
@@ -225,7 +240,13 @@ impl Disks {
         // What hangs is shut by the keeper.
         closing.join_all().await;
         view.members.iter().for_each(|member| member.disk.gate.shut("the node stops"));
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+
+    /// What uploads count on.
+    #[cfg(test)]
+    pub(crate) fn pinned_bytes(&self) -> u64 {
+        self.shared.view().members.iter().map(|member| member.disk.index.total().pinned).sum()
     }
 
     /// Waits until everything is found that is there.
@@ -239,7 +260,7 @@ impl Disks {
 
 impl Drop for Disks {
     fn drop(&mut self) {
-        self.keeper.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -292,6 +313,12 @@ impl Shared {
     /// Has everybody look again who waits.
     fn tell(&self) {
         self.progress.send_modify(|progress| *progress += 1);
+    }
+
+    /// Rises when something may have gone from a directory, or a directory with all that is in it.
+    fn shrunk(&self) -> u64 {
+        let gone: u64 = self.seats.iter().map(|seat| seat.counters.shrunk.load(Ordering::Acquire)).sum();
+        gone + *self.progress.borrow()
     }
 
     /// Puts a directory to work.

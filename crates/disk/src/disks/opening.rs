@@ -11,6 +11,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use super::epoch::{Fate, Says, Verdict, judge};
+use super::staged::Leaving;
+use super::staging::Drafts;
 use super::view::View;
 use super::{Access, DirectoryParts, DisksError, DisksParts, HANGS, Life, Seat, Shared};
 use crate::directory::{DirectoryError, Reach, SEGMENTS, random_id, read_identity, write_identity};
@@ -61,12 +63,14 @@ pub(super) async fn open(parts: DisksParts) -> Result<Arc<Shared>, DisksError> {
         view: RwLock::new(Arc::new(View::default())),
         progress: watch::Sender::new(0),
         room: Arc::new(Semaphore::new(room)),
+        leaving_pages: Leaving::default(),
         pace: Arc::new(Pace::new(write_rate_max, Arc::clone(&clock))),
         epoch: tokio::sync::Mutex::new(0),
         leaving: AtomicBool::new(false),
         started: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         above: OnceLock::new(),
+        drafts: Drafts::default(),
         seats,
         node,
         node_name,

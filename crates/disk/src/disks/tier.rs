@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
+use elcache_core::staging::Staging;
 use elcache_core::tier::{
-    ChunkRef, DirectoryUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root,
-    Staged, Tier, TierName, Usage,
+    ChunkRef, DirectoryUsage, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal,
+    Reply, Root, Staged, StagedPage, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use tokio::sync::Semaphore;
@@ -19,12 +21,6 @@ use crate::format::record::Kind;
 use crate::index::entry::{Entry, Kind as Known, Name};
 use crate::name;
 use crate::tier::{PROMISE, largest_promise};
-
-/// A chunk of an unfinished upload, and the directory that has it.
-struct Kept {
-    disk: Arc<Disk>,
-    _hold: Hold,
-}
 
 impl Shared {
     /// Waits until a name is found or cannot be: the directories as they are then.
@@ -45,7 +41,7 @@ impl Shared {
     }
 
     /// Reads what is under a name from a directory that has it.
-    async fn read<T, F: Future<Output = Lookup<T>>>(
+    pub(super) async fn read<T, F: Future<Output = Lookup<T>>>(
         &self,
         name: Name,
         is: fn(&Entry) -> bool,
@@ -74,8 +70,31 @@ impl Shared {
         if view.is_held(&name) { Lookup::Busy } else { missed }
     }
 
+    /// Which of these names are here; waits until it is known of all of them.
+    async fn presences(&self, names: &[Name], is: fn(&Entry) -> bool) -> Lookup<Vec<Presence>> {
+        let mut progress = self.progress.subscribe();
+        let search = async {
+            loop {
+                progress.borrow_and_update();
+                if let Some(presences) = self.view().presences(names, is) {
+                    return Lookup::Hit(presences);
+                }
+                if progress.changed().await.is_err() {
+                    return Lookup::Busy;
+                }
+            }
+        };
+        timeout(self.patience, search).await.unwrap_or(Lookup::Busy)
+    }
+
+    pub(super) async fn read_page(&self, page: &PageRef) -> Lookup<Payload> {
+        let name = name::of_record(Kind::Page, &page.to_bytes());
+        let read = |disk: Arc<Disk>| async move { disk.find_page(page).await };
+        self.read(name, is_page, read).await
+    }
+
     /// Waits until all that serve have found everything: the directories then.
-    async fn recovered(&self) -> Result<Arc<View>, Refusal> {
+    pub(super) async fn recovered(&self) -> Result<Arc<View>, Refusal> {
         let view = self.view();
         if !view.knows_all() {
             return Err(Refusal::Failed);
@@ -108,18 +127,16 @@ impl Shared {
     }
 
     async fn commit(&self, key: &Key, meta: &Metadata, body: NewBody<'_>) -> Result<(), Refusal> {
-        let (body, staged) = match body {
-            NewBody::Chunks { staged, pages } => (NewBody::Chunks { staged: Vec::new(), pages }, staged),
-            body => (body, Vec::new()),
-        };
-        if !staged.iter().all(is_kept) {
-            return Err(Refusal::Failed);
+        if let NewBody::Pages(pages) = &body {
+            self.still_kept(pages).await?;
+        }
+        if matches!(body, NewBody::Draft) {
+            self.home_of(&meta.owner(key.hash()))?;
         }
         let home = self.clear(key).await?;
         let mut doubt = Doubt { member: &home, name: name::of_key(key), is_written: false };
         let committed = home.disk.commit_value(key, meta, body).await;
         doubt.is_written = committed.is_ok();
-        drop(staged);
         committed
     }
 
@@ -140,12 +157,8 @@ impl Shared {
         let view = self.recovered().await?;
         let name = name::of_chunk(&chunk);
         let len = data.len() as u64;
-        let has_room =
-            |member: &Member| member.disk.index.total().pinned + len <= largest_promise(&member.disk.config);
-        let home = view.home_among(&name, has_room).or_else(|| view.home(&name)).ok_or(Refusal::Failed)?;
-        let Staged { chunk, hold } = home.disk.stage_chunk(chunk, data).await?;
-        let kept = Kept { disk: Arc::clone(&home.disk), _hold: hold };
-        Ok(Staged { chunk, hold: Box::new(kept) })
+        let home = view.home_among(&name, |member| has_room(member, len)).or_else(|| view.home(&name));
+        home.ok_or(Refusal::Failed)?.disk.stage_chunk(chunk, data).await
     }
 
     async fn demote(&self, evicted: Evicted) -> Result<(), Refusal> {
@@ -202,17 +215,16 @@ impl Shared {
     }
 }
 
-/// Whether a chunk is where it was staged: its directory may be out of service by now, or may have lost it.
-fn is_kept(staged: &Staged) -> bool {
-    let kept = staged.hold.downcast_ref::<Kept>();
-    kept.is_some_and(|kept| !kept.disk.gate.is_shut() && kept.disk.has(&staged.chunk))
+/// Whether uploads have left room for so much of theirs in a directory.
+pub(super) fn has_room(member: &Member, len: u64) -> bool {
+    member.disk.index.total().pinned + len <= largest_promise(&member.disk.config)
 }
 
-fn is_page(entry: &Entry) -> bool {
+pub(super) fn is_page(entry: &Entry) -> bool {
     entry.kind == Known::Page
 }
 
-fn is_chunk(entry: &Entry) -> bool {
+pub(super) fn is_chunk(entry: &Entry) -> bool {
     entry.kind == Known::Chunk
 }
 
@@ -261,9 +273,7 @@ impl Tier for Disks {
 
     fn page(&self, page: &PageRef) -> Reply<'_, Lookup<Payload>> {
         let page = *page;
-        let name = name::of_record(Kind::Page, &page.to_bytes());
-        let read = move |disk: Arc<Disk>| async move { disk.find_page(&page).await };
-        Reply::Later(Box::pin(self.shared.read(name, is_page, read)))
+        Reply::Later(Box::pin(async move { self.shared.read_page(&page).await }))
     }
 
     fn chunk(&self, chunk: &ChunkRef, from: u32, to: u32) -> Reply<'_, Lookup<Part>> {
@@ -290,6 +300,18 @@ impl Tier for Disks {
         }
     }
 
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>> {
+        let names: Vec<_> = chunks.iter().map(name::of_chunk).collect();
+        match self.shared.view().presences(&names, is_chunk) {
+            Some(presences) => Reply::Ready(Lookup::Hit(presences)),
+            None => Reply::Later(Box::pin(async move { self.shared.presences(&names, is_chunk).await })),
+        }
+    }
+
+    fn shrunk(&self) -> u64 {
+        self.shared.shrunk()
+    }
+
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
         Reply::Later(Box::pin(self.shared.promise(bytes)))
     }
@@ -300,6 +322,15 @@ impl Tier for Disks {
 
     fn stage(&self, chunk: ChunkRef, data: Filled) -> Reply<'_, Result<Staged, Refusal>> {
         Reply::Later(Box::pin(self.shared.stage(chunk, data)))
+    }
+
+    fn stage_page(
+        &self,
+        page: PageRef,
+        digests: Bytes,
+        chunks: Vec<Staged>,
+    ) -> Reply<'_, Result<StagedPage, Refusal>> {
+        Reply::Later(Box::pin(self.shared.stage_page(page, digests, chunks)))
     }
 
     fn commit<'a>(
@@ -331,6 +362,10 @@ impl Tier for Disks {
 
     fn demote(&self, evicted: Evicted) -> Reply<'_, Result<(), Refusal>> {
         Reply::Later(Box::pin(self.shared.demote(evicted)))
+    }
+
+    fn staging(&self) -> Option<&dyn Staging> {
+        Some(self)
     }
 
     fn usage(&self) -> Usage {

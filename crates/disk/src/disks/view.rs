@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use elcache_core::tier::Presence;
 use parking_lot::Mutex;
 
 use super::home::{DirectoryId, home};
@@ -56,7 +57,7 @@ impl Member {
     }
 
     /// Whether all is known that is in it.
-    fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         *self.disk.recovery.borrow() == Recovery::Done
     }
 
@@ -159,6 +160,17 @@ impl View {
             }
         }
         found
+    }
+
+    /// Which of these names are in the indexes; `None` where that is not known yet of one of them.
+    pub(crate) fn presences(&self, names: &[Name], is: fn(&Entry) -> bool) -> Option<Vec<Presence>> {
+        let presence = |name| match self.find(name, is) {
+            Found::Here => Some(Presence::Here),
+            Found::Nowhere => Some(Presence::Absent),
+            Found::Held => Some(Presence::OutOfReach),
+            Found::NotYet => None,
+        };
+        names.iter().map(presence).collect()
     }
 
     /// Those that serve and have a name, where it belongs first.

@@ -130,7 +130,7 @@ mod tests {
 
     prop_compose! {
         fn parts()(
-            kind in 1_u8..=6, at in 0_u64..1 << 32, len: u32, head_blocks: Option<u32>, hash: [u8; 16], view: u64, sequence: u64,
+            kind in 1_u8..=10, at in 0_u64..1 << 32, len: u32, head_blocks: Option<u32>, hash: [u8; 16], view: u64, sequence: u64,
             expires_ms in proptest::option::of(1_u64..), name in proptest::collection::vec(any::<u8>(), 0..50),
         ) -> (Vec<u8>, Entry<'static>) {
             let place = match head_blocks {

@@ -6,6 +6,7 @@
 //! - `record`: what a log consists of.
 //! - `entries`: the content of index records.
 //! - `extent`: heads and sums of large payloads.
+//! - `staged`: names of the records of drafts.
 //!
 //! Whatever is read may be anything at all: decoding returns an error and never panics.
 
@@ -15,6 +16,7 @@ pub(crate) mod extent;
 pub(crate) mod identity;
 pub(crate) mod record;
 pub(crate) mod segment;
+pub(crate) mod staged;
 
 pub(crate) use check::{Seeds, Spot};
 

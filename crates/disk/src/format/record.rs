@@ -38,14 +38,21 @@ pub(crate) enum Kind {
     Tombstone = 5,
     /// What is in the log before it.
     Index = 6,
+    /// An upload is open.
+    Upload = 7,
+    /// An upload is open no more.
+    Closed = 8,
+    /// Bytes of a chunk of a draft.
+    Fragment = 9,
+    /// A chunk of a draft is there as a whole.
+    Filling = 10,
 }
 
 impl Kind {
     pub(crate) fn from_u8(byte: u8) -> Result<Self, Damaged> {
-        [Self::Value, Self::Root, Self::Page, Self::Chunk, Self::Tombstone, Self::Index]
-            .into_iter()
-            .find(|kind| *kind as u8 == byte)
-            .ok_or(Damaged)
+        let of_values = [Self::Value, Self::Root, Self::Page, Self::Chunk, Self::Tombstone, Self::Index];
+        let of_drafts = [Self::Upload, Self::Closed, Self::Fragment, Self::Filling];
+        of_values.into_iter().chain(of_drafts).find(|kind| *kind as u8 == byte).ok_or(Damaged)
     }
 }
 
@@ -366,7 +373,7 @@ pub(crate) mod tests {
 
     prop_compose! {
         fn record()(
-            kind in 1_u8..=6, name in proptest::collection::vec(any::<u8>(), 0..100), meta in metadata(),
+            kind in 1_u8..=10, name in proptest::collection::vec(any::<u8>(), 0..100), meta in metadata(),
             packed in proptest::collection::vec(any::<u8>(), 0..300), extent: Option<(u32, u32, u32)>,
         ) -> Record {
             let body = match extent {

@@ -34,12 +34,23 @@ pub(crate) enum Kind {
     Tombstone = 5,
     /// A record that has expired or does not verify: there is nothing under its name, and it hides what is older.
     Dead = 6,
+    /// What says that an upload is open.
+    Upload = 7,
+    /// Bytes of a chunk of a draft.
+    Fragment = 8,
+    /// What says that a chunk of a draft is there as a whole.
+    Filling = 9,
 }
 
 impl Kind {
     /// Whether this is what a client stored under a key: these are counted, and these expire.
     pub(crate) fn is_value(self) -> bool {
         matches!(self, Self::Value | Self::Root)
+    }
+
+    /// Whether only unfinished uploads have this: as long as it is known, they count on it.
+    pub(crate) fn is_staged(self) -> bool {
+        matches!(self, Self::Upload | Self::Fragment | Self::Filling)
     }
 }
 
@@ -280,10 +291,11 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_packed_comes_back(
-            segment: u32, file in files(), expires_s: u32, used: bool, pinned: bool, heat in 0..=HOT, kind in 0_usize..6,
+            segment: u32, file in files(), expires_s: u32, used: bool, pinned: bool, heat in 0..=HOT, kind in 0_usize..9,
         ) {
-            let kind =
-                [Kind::Value, Kind::Root, Kind::Page, Kind::Chunk, Kind::Tombstone, Kind::Dead][kind];
+            let of_values = [Kind::Value, Kind::Root, Kind::Page, Kind::Chunk, Kind::Tombstone, Kind::Dead];
+            let of_drafts = [Kind::Upload, Kind::Fragment, Kind::Filling];
+            let kind = of_values.into_iter().chain(of_drafts).nth(kind).unwrap();
             let entry = Entry { kind, place: Place { segment, file }, expires_s, used, pinned, heat };
             prop_assert_eq!(Packed::pack(&entry).map(|packed| packed.unpack()), Some(entry));
         }

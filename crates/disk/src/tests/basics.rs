@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use elcache_core::digest::Digest;
 use elcache_core::key::{Key, MAX_KEY_LEN};
-use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, Owner, PageRef, Tier};
+use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Tier};
 use elcache_core::tree::ChunkHasher;
 use elcache_core::value::{Metadata, Version};
 
@@ -210,15 +210,22 @@ async fn a_value_of_many_chunks_has_full_pages() {
     let key = key("large");
     let version = Version { view: 1, sequence: 9 };
     let meta = Metadata::new(1 << 34, Digest([8; 32]), version, NOW_MS);
-    let body = NewBody::Chunks { staged: vec![staged], pages: pages.clone() };
-    tier.commit(&key, &meta, body).get().await.unwrap();
+    let owner = meta.owner(key.hash());
+    let mut staged = vec![staged];
+    let mut kept = Vec::new();
+    for (number, digests) in (0..).zip(&pages) {
+        let page = PageRef { owner, number };
+        kept.push(tier.stage_page(page, digests.clone(), std::mem::take(&mut staged)).get().await.unwrap());
+    }
+    tier.commit(&key, &meta, NewBody::Pages(kept)).get().await.unwrap();
     for round in 0..3 {
         let Lookup::Hit(root) = tier.root(&key).get().await else { panic!("no root") };
         assert_eq!(root.meta, meta);
         assert!(matches!(root.body, Body::Chunks(_)));
         for (number, page) in (0..).zip(&pages) {
-            let page_ref = PageRef { owner: Owner { key: key.hash(), version }, number };
-            let Lookup::Hit(found) = tier.page(&page_ref).get().await else { panic!("no page {number}") };
+            let Lookup::Hit(found) = tier.page(&PageRef { owner, number }).get().await else {
+                panic!("no page {number}")
+            };
             same("page", &found, page).unwrap();
         }
         drop(tier);

@@ -83,9 +83,16 @@ async fn fill(case: &str, world: &World, tier: &DiskTier) {
     for (chunk, bytes) in chunks() {
         staged.push(tier.stage(chunk, world.arena.filled(&bytes, chunk.number)).get().await.unwrap());
     }
-    let pages = vec![page().into(), long_page().into()];
-    let body = NewBody::Chunks { staged, pages };
-    tier.commit(&key("chunks"), &chunked(case), body).get().await.unwrap();
+    let meta = chunked(case);
+    let owner = meta.owner(key("chunks").hash());
+    let mut pages = Vec::new();
+    world.clock.set_ms(meta.modified_ms);
+    for (number, digests) in [(0, page()), (1, long_page())] {
+        let (page, chunks) = (PageRef { owner, number }, std::mem::take(&mut staged));
+        pages.push(tier.stage_page(page, digests.into(), chunks).get().await.unwrap());
+    }
+    world.clock.set_ms(NOW_MS);
+    tier.commit(&key("chunks"), &meta, NewBody::Pages(pages)).get().await.unwrap();
     tier.commit(&key("deleted"), &metadata(31, 1), NewBody::Borrowed(b"x")).get().await.unwrap();
     assert_eq!(tier.remove(&key("deleted")).get().await, Ok(true));
 }

@@ -13,5 +13,6 @@ mod refused;
 mod scrub;
 mod sequences;
 mod small;
+mod staging;
 pub(crate) mod support;
 mod traces;

@@ -11,7 +11,7 @@ use elcache_core::clock::{Clock, ManualClock};
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::{Buffer, Buffers, Filled, Payload};
-use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Refusal, Root, Staged, Tier};
+use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Refusal, Root, Staged, StagedPage, Tier};
 use elcache_core::tree::ChunkHasher;
 use elcache_core::value::{KeptHeadersBuilder, Metadata, OperationId, Version};
 use tokio::time::Instant;
@@ -292,9 +292,31 @@ impl Value {
         Ok(staged)
     }
 
+    pub(super) async fn stage_pages(
+        &self,
+        tier: &impl AsTier,
+        mut staged: Vec<Staged>,
+    ) -> Result<Vec<StagedPage>, Refusal> {
+        let owner = self.meta.owner(self.key.hash());
+        let mut pages = Vec::new();
+        for (number, digests) in (0..).zip(self.pages()) {
+            let chunks = staged.drain(..digests.len() / 32).collect();
+            pages.push(tier.tier().stage_page(PageRef { owner, number }, digests, chunks).get().await?);
+        }
+        Ok(pages)
+    }
+
     pub(super) async fn commit(&self, tier: &impl AsTier, staged: Vec<Staged>) -> Result<(), Refusal> {
-        let body = NewBody::Chunks { staged, pages: self.pages() };
-        tier.tier().commit(&self.key, &self.meta, body).get().await
+        let pages = self.stage_pages(tier, staged).await?;
+        self.commit_pages(tier, pages).await
+    }
+
+    pub(super) async fn commit_pages(
+        &self,
+        tier: &impl AsTier,
+        pages: Vec<StagedPage>,
+    ) -> Result<(), Refusal> {
+        tier.tier().commit(&self.key, &self.meta, NewBody::Pages(pages)).get().await
     }
 
     /// Reads it all in several ways and compares. An error says what differs; a part that is missing is none: false.

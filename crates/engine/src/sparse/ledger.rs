@@ -263,7 +263,8 @@ pub(crate) struct Reserved {
 }
 
 impl Reserved {
-    pub(crate) fn bytes(&self) -> u64 {
+    #[cfg(test)]
+    fn bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -275,6 +276,12 @@ impl Reserved {
             *book.reserved(self.purpose) -= reserved;
             book.kept = book.kept.saturating_add(bytes);
         });
+    }
+
+    /// Takes in other room of the same ledger, which is not for combining either.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.ledger, &other.ledger), "they are of one ledger");
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 
     /// Takes so many of its bytes out, at most all.

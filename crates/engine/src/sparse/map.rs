@@ -291,6 +291,13 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
         gone
     }
 
+    /// A chunk that its page's record names is lost.
+    pub(crate) fn lose_in_page(&mut self, number: u64) -> Vec<Gone> {
+        let mut gone = Vec::new();
+        self.change(number, &mut gone, |chunk, _| chunk.leave_page());
+        gone
+    }
+
     /// The record of a page is lost, and with it the chunks that only it named.
     pub(crate) fn lose_page(&mut self, number: u64) -> Vec<Gone> {
         if self.listed_page(number).is_none_or(|page| page.merged.is_none()) {
@@ -360,6 +367,28 @@ impl<const CHUNK: u64, const PAGE: u64> Map<CHUNK, PAGE> {
     /// What is missing from offset `from` on, at most `most` ranges.
     pub(crate) fn missing(&self, from: u64, most: usize) -> Missing {
         Span::new(from, self.size).map_or_else(Missing::default, |span| self.gaps(span, most))
+    }
+
+    /// What of the span is missing, at most `most` ranges.
+    pub(crate) fn missing_in(&self, span: Span, most: usize) -> Missing {
+        let within = Span::new(span.start(), span.end().min(self.size));
+        within.map_or_else(Missing::default, |span| self.gaps(span, most))
+    }
+
+    /// The serial of the last write that counts of a chunk.
+    pub(crate) fn last_write(&self, number: u64) -> u64 {
+        let chunk = self.chunk(number);
+        chunk.layers.last().map_or(chunk.floor, |layer| layer.serial)
+    }
+
+    /// The pages of which there is a record.
+    pub(crate) fn records(&self) -> impl Iterator<Item = u64> {
+        self.pages.iter().filter(|page| page.merged.is_some()).map(|page| page.number)
+    }
+
+    /// Whether there is a record of the page.
+    pub(crate) fn has_record(&self, number: u64) -> bool {
+        self.listed_page(number).is_some_and(|page| page.merged.is_some())
     }
 
     /// Where the bytes `from..to` of a chunk are, in rising order; what no piece has is missing.

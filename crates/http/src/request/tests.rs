@@ -40,7 +40,7 @@ fn methods_and_routes() {
     assert_eq!(status("get", "/cache/k", &[]), 501);
     assert_eq!(status("CONNECT", "h:80", &[]), 501);
     assert_eq!(status("GET", "h:80", &[]), 400);
-    for unknown in ["/", "/cache", "/cache?prefix=a", "/sparse/k", "/purge", "/ui"] {
+    for unknown in ["/", "/cache", "/cache?prefix=a", "/sparse", "/purge", "/ui"] {
         assert_eq!(status("GET", unknown, &[]), 404, "{unknown}");
     }
     let problem = parse("DELETE", "/metrics", &[]).action.unwrap_err();

@@ -13,8 +13,8 @@ use elcache_core::clock::{Clock, SystemClock};
 use elcache_core::key::Key;
 use elcache_core::payload::{Filled, Payload};
 use elcache_core::tier::{
-    ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Refusal, Reply, Root, Staged, Tier,
-    TierName, Usage,
+    ChunkRef, Evicted, Hold, Leaving, Lookup, NewBody, PageRef, Part, Presence, Refusal, Reply, Root, Staged,
+    StagedPage, Tier, TierName, Usage,
 };
 use elcache_core::value::{Metadata, Version};
 use elcache_engine::{Engine, EngineConfig};
@@ -67,6 +67,19 @@ impl Tier for Lossy {
         self.inner.has_chunk(chunk)
     }
 
+    fn has_chunks(&self, chunks: &[ChunkRef]) -> Reply<'_, Lookup<Vec<Presence>>> {
+        let gone_from = self.gone_from.load(Ordering::Relaxed);
+        let here = self.inner.has_chunks(chunks).now().and_then(Lookup::hit).unwrap_or_default();
+        let here = chunks.iter().zip(here);
+        let presences =
+            here.map(|(chunk, here)| if chunk.number < gone_from { here } else { Presence::Absent });
+        Reply::Ready(Lookup::Hit(presences.collect()))
+    }
+
+    fn shrunk(&self) -> u64 {
+        self.gone_from.load(Ordering::Relaxed).wrapping_neg() + self.inner.shrunk()
+    }
+
     fn admit(&self, bytes: u64) -> Reply<'_, Result<Hold, Refusal>> {
         self.inner.admit(bytes)
     }
@@ -81,6 +94,15 @@ impl Tier for Lossy {
 
     fn stage(&self, chunk: ChunkRef, data: Filled) -> Reply<'_, Result<Staged, Refusal>> {
         self.inner.stage(chunk, data)
+    }
+
+    fn stage_page(
+        &self,
+        page: PageRef,
+        digests: Bytes,
+        chunks: Vec<Staged>,
+    ) -> Reply<'_, Result<StagedPage, Refusal>> {
+        self.inner.stage_page(page, digests, chunks)
     }
 
     fn commit<'a>(

@@ -62,7 +62,6 @@ macro_rules! key {
 const CLUSTER: Availability = With("cluster mode");
 const LOCAL: Availability = With("the Unix socket for the C SDK");
 const SECURITY: Availability = With("TLS and access control");
-const UPLOADS: Availability = With("parallel uploads");
 
 /// In the order of the documentation. What is not available yet says `Restart` until its feature knows better.
 pub(super) static KEYS: &[Key] = &[
@@ -124,8 +123,8 @@ pub(super) static KEYS: &[Key] = &[
     key!(limits.body_stall_timeout, Now, Live),
     key!(limits.first_byte_timeout, Now, Live),
     key!(limits.value_size, Now, Live),
-    key!(limits.uploads, UPLOADS, Restart),
-    key!(limits.upload_ttl, UPLOADS, Restart),
+    key!(limits.uploads, Now, Restart),
+    key!(limits.upload_ttl, Now, Restart),
     key!(limits.buffered_per_connection, Now, Restart),
     key!(performance.worker_threads, Now, Restart),
     key!(performance.max_concurrent_disk_ops, Now, Restart),

@@ -1,0 +1,48 @@
+//! What a write has in memory on its way to where it belongs.
+
+use std::time::Duration;
+
+use elcache_core::payload::Buffer;
+use elcache_core::tree::CHUNK_SIZE;
+use tokio::time::{sleep, timeout};
+
+use crate::engine::Engine;
+use crate::outcome::WriteError;
+
+/// The first buffer of what comes without a length. Most of that is small.
+pub(crate) const FIRST_BUFFER: u64 = 64 << 10;
+/// Chunks that are on their way to a home that is not memory: as many as keep a disk busy.
+pub(crate) const STAGING: usize = 3;
+/// What is received, hashed and on its way there, at most.
+pub(crate) const TRANSIT: u64 = (STAGING as u64 + 2) * CHUNK_SIZE;
+/// How long to wait before asking again for memory that readers still hold.
+const RETRY: Duration = Duration::from_millis(5);
+
+/// A buffer, waiting a little where readers still hold what was evicted.
+pub(crate) async fn room(engine: &Engine, len: u64) -> Result<Box<dyn Buffer>, WriteError> {
+    let attempts = async {
+        loop {
+            match engine.buffers.buffer(len as usize) {
+                None => sleep(RETRY).await,
+                Some(buffer) => return buffer,
+            }
+        }
+    };
+    timeout(engine.config.room_wait, attempts).await.map_err(|_| WriteError::Busy)
+}
+
+/// Adds what one buffer holds to another, as far as there is room.
+pub(crate) fn copy(from: &dyn Buffer, to: &mut dyn Buffer) {
+    let mut at = 0;
+    while !from.run(at).is_empty() && !to.space().is_empty() {
+        at += put(to, from.run(at));
+    }
+}
+
+/// Adds bytes to a buffer, as far as its next run has room for them; how many.
+pub(crate) fn put(to: &mut dyn Buffer, bytes: &[u8]) -> usize {
+    let count = bytes.len().min(to.space().len());
+    to.space()[..count].copy_from_slice(&bytes[..count]);
+    to.advance(count);
+    count
+}
