@@ -37,8 +37,8 @@ const DRAFT_BYTES: u64 = 1024;
 const FRAGMENT_BYTES: u64 = 384;
 const CHUNK_BYTES: u64 = 384;
 const PAGE_BYTES: u64 = 192;
-/// By which the record of a chunk can be larger than its pages: its head, in the slot that fits it.
-const HEAD_BYTES: u64 = 2048;
+/// By which a record can be larger than its whole pages: its head, in the slot that fits it.
+const HEAD_BYTES: u64 = 512;
 
 /// All drafts.
 pub(crate) struct Drafts {
@@ -262,7 +262,7 @@ impl Draft {
             // Room for what is to come is made while the chunks cannot be evicted: that would free nothing, they are held here.
             let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
             let names = (tree::chunk_count(meta.size) + 1) * ENTRY_OVERHEAD;
-            store.make_room(HEAD_BYTES.max(2 * head.len() as u64) + names, None)?;
+            store.make_room(HEAD_BYTES + 2 * head.len() as u64 + names, None)?;
             self.name_chunks(store, owner)?;
             store.put(Kind::Root, key.as_bytes(), &[&head], None, None)
         });
@@ -419,10 +419,9 @@ impl Staging for MemoryTier {
     }
 
     fn footprint(&self, len: u32) -> u64 {
-        if (len as usize) < SMALL {
-            return FRAGMENT_BYTES + u64::from(len);
-        }
-        u64::from(len).next_multiple_of(PAGE_SIZE as u64) + FRAGMENT_BYTES + HEAD_BYTES
+        let paged = if (len as usize) < SMALL { len } else { len.next_multiple_of(PAGE_SIZE as u32) };
+        // A head names the pieces that the pages lie in, each of some 64 KiB.
+        u64::from(paged) + FRAGMENT_BYTES.max(CHUNK_BYTES) + HEAD_BYTES + u64::from(len) / 4096
     }
 
     fn has(&self, draft: Owner, what: &Gone) -> bool {
@@ -453,7 +452,7 @@ mod tests {
     }
 
     fn is_right(draft: &Draft, chunk: &ChunkRef) -> bool {
-        let record = &draft.chunks.get(&(chunk.number, chunk.digest)).unwrap().held.record;
+        let record = &draft.chunks[&(chunk.number, chunk.digest)].held.record;
         let body = record.shared_body(layout::plain_body_at(record.content()), 0, usize::MAX).to_contiguous();
         body.len() == chunk.len as usize && body.iter().all(|byte| *byte == chunk.digest.0[0])
     }

@@ -111,7 +111,10 @@ async fn a_commit_without_room_has_lost_nothing_and_can_be_repeated() {
             assert_eq!(node.in_use(), before, "nothing of the commit is left");
         }
         draft.commit().await.unwrap();
-        assert!(node.in_use() >= before, "equal chunks are in memory as often as they were written, until the end");
+        assert!(
+            node.in_use() >= before,
+            "equal chunks are in memory as often as they were written, until the end"
+        );
         assert!(draft.is_committed(&chunks).await);
         draft.end(&listed.iter().map(|chunk| Gone::Chunk(*chunk)).collect::<Vec<_>>()).await;
         eventually("the draft is given back", || node.budget.taken_bytes() == 0);
