@@ -461,7 +461,7 @@ impl Store {
     }
 
     /// Evicts until `need` more bytes fit.
-    fn make_room(&self, need: u64, miss: Option<(&Shard, Admission)>) -> Result<(), NoRoom> {
+    pub(crate) fn make_room(&self, need: u64, miss: Option<(&Shard, Admission)>) -> Result<(), NoRoom> {
         for _ in 0..MAX_EVICTIONS {
             if self.used_bytes() + need <= self.capacity_bytes() {
                 return Ok(());

@@ -293,6 +293,16 @@ pub(crate) async fn what_is_taken_comes_back(place: &Place<'_>) {
     draft.forget(&[Gone::Filling(2), Gone::Chunk(chunks[2])]);
     draft.forget(&[Gone::Chunk(chunks[2])]);
     place.settles(filled[2], "one chunk of three was given up").await;
+    for (serial, len) in (30..).zip(lens) {
+        let chunk = draft.fill(2, serial, &bytes(serial, len as usize)).await;
+        let (taken, said) = ((place.in_use)() - filled[2], draft.staging.footprint(len));
+        assert!(
+            u64::from(len) <= taken && taken <= said,
+            "a chunk of {len} took {taken}, not at most {said}"
+        );
+        draft.forget(&[Gone::Filling(2), Gone::Chunk(chunk)]);
+        place.settles(filled[2], "and so was a short one").await;
+    }
     chunks[2] = draft.fill(2, 21, &bytes(9, CHUNK_SIZE as usize)).await;
     draft.put_page(0, 21, &chunks).await.unwrap();
     draft.put_page(0, 21, &chunks).await.unwrap();
