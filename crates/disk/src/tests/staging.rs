@@ -128,47 +128,65 @@ async fn a_draft_is_kept_and_found_again_and_ends() {
             assert!(disks.has(draft, &Gone::Fragment(long)) && disks.has(draft, &Gone::Filling(1)));
             assert!(disks.has(draft, &Gone::Chunk(chunk(31, 1))) && disks.keeps(draft));
         }
-        // A page takes over.
-        let first = fill(&disks, &rack.world, draft, 0, 5, 30).await;
-        let digests: Vec<Digest> = [first, fillings[0], fillings[1]].map(|filling| filling.digest).into();
-        let page = PageRef { owner: draft, number: 0 };
-        let page_bytes = Bytes::from(digests.iter().flat_map(|digest| digest.0).collect::<Vec<u8>>());
-        assert_eq!(disks.put_page(page, size, 5, page_bytes.clone()).get().await, Ok(()));
-        let mut gone = vec![Gone::Fragment(short), Gone::Fragment(long)];
-        for (number, seed) in (0..3).zip(30..) {
-            gone.extend([Gone::Filling(number), Gone::Chunk(chunk(seed, number))]);
-        }
-        disks.forget(draft, &gone);
-        assert!(!disks.has(draft, &Gone::Fragment(long)) && !disks.has(draft, &Gone::Filling(1)));
-        let chunks = pinned(&disks);
-        assert!(chunks > 3 * u64::from(LEN));
-        let (disks, found) = again(&mut rack, disks).await;
-        let [found] = &found[..] else { panic!("{found:?}") };
-        let of_page = &found.pages[..];
-        assert!(of_page.len() == 1 && of_page[0].serial == 5 && of_page[0].lost.is_empty(), "{of_page:?}");
-        assert_eq!(Some(of_page[0].merged), merged(digests));
-        // What was forgotten may be found again, to be forgotten again.
-        disks.forget(draft, &gone);
-        assert_eq!(pinned(&disks), chunks);
-        hit("page", disks.read_page(&page).get().await, &page_bytes);
-        // It becomes a value.
-        let meta = Metadata {
-            draft: Some(opening.draft),
-            ..Metadata::new(size, Digest([1; 32]), Version { view: 2, sequence: 9 }, NOW_MS)
-        };
-        assert_eq!(disks.commit(&opening.key, &meta, NewBody::Draft).get().await, Ok(()));
-        assert_eq!(Staging::close(&*disks, &opening.key, opening.draft).get().await, Ok(()));
-        disks.end(draft, size);
-        sleep(Duration::from_secs(1)).await;
-        assert_eq!(pinned(&disks), 0);
-        let (disks, found) = again(&mut rack, disks).await;
-        assert_eq!(found, []);
-        assert_eq!(pinned(&disks), 0);
-        let Lookup::Hit(root) = disks.root(&opening.key).get().await else { panic!("no value") };
-        assert_eq!(root.meta, meta);
-        hit("page", Tier::page(&*disks, &page).get().await, &page_bytes);
-        assert_eq!(disks.commit(&opening.key, &meta, NewBody::Draft).get().await, Err(Refusal::Failed));
+        let disks = a_page_takes_over(&mut rack, disks, &opening, [short, long], fillings).await;
+        it_becomes_a_value(&mut rack, disks, &opening).await;
     }
+}
+
+/// Its chunks are in a page, and everything else is forgotten.
+async fn a_page_takes_over(
+    rack: &mut Rack,
+    disks: Arc<Disks>,
+    opening: &Opening,
+    [short, long]: [Fragment; 2],
+    fillings: [Filling; 2],
+) -> Arc<Disks> {
+    let (draft, size) = (opening.owner(), opening.size);
+    // A page takes over.
+    let first = fill(&disks, &rack.world, draft, 0, 5, 30).await;
+    let digests: Vec<Digest> = [first, fillings[0], fillings[1]].map(|filling| filling.digest).into();
+    let page = PageRef { owner: draft, number: 0 };
+    let page_bytes = Bytes::from(digests.iter().flat_map(|digest| digest.0).collect::<Vec<u8>>());
+    assert_eq!(disks.put_page(page, size, 5, page_bytes.clone()).get().await, Ok(()));
+    let mut gone = vec![Gone::Fragment(short), Gone::Fragment(long)];
+    for (number, seed) in (0..3).zip(30..) {
+        gone.extend([Gone::Filling(number), Gone::Chunk(chunk(seed, number))]);
+    }
+    disks.forget(draft, &gone);
+    assert!(!disks.has(draft, &Gone::Fragment(long)) && !disks.has(draft, &Gone::Filling(1)));
+    let chunks = pinned(&disks);
+    assert!(chunks > 3 * u64::from(LEN));
+    let (disks, found) = again(rack, disks).await;
+    let [found] = &found[..] else { panic!("{found:?}") };
+    let of_page = &found.pages[..];
+    assert!(of_page.len() == 1 && of_page[0].serial == 5 && of_page[0].lost.is_empty(), "{of_page:?}");
+    assert_eq!(Some(of_page[0].merged), merged(digests));
+    // What was forgotten may be found again, to be forgotten again.
+    disks.forget(draft, &gone);
+    assert_eq!(pinned(&disks), chunks);
+    hit("page", disks.read_page(&page).get().await, &page_bytes);
+    disks
+}
+
+async fn it_becomes_a_value(rack: &mut Rack, disks: Arc<Disks>, opening: &Opening) {
+    let (draft, size) = (opening.owner(), opening.size);
+    let page = PageRef { owner: draft, number: 0 };
+    let meta = Metadata {
+        draft: Some(opening.draft),
+        ..Metadata::new(size, Digest([1; 32]), Version { view: 2, sequence: 9 }, NOW_MS)
+    };
+    assert_eq!(disks.commit(&opening.key, &meta, NewBody::Draft).get().await, Ok(()));
+    assert_eq!(Staging::close(&*disks, &opening.key, opening.draft).get().await, Ok(()));
+    disks.end(draft, size);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(pinned(&disks), 0);
+    let (disks, found) = again(rack, disks).await;
+    assert_eq!(found, []);
+    assert_eq!(pinned(&disks), 0);
+    let Lookup::Hit(root) = disks.root(&opening.key).get().await else { panic!("no value") };
+    assert_eq!(root.meta, meta);
+    assert!(matches!(Tier::page(&*disks, &page).get().await, Lookup::Hit(_)));
+    assert_eq!(disks.commit(&opening.key, &meta, NewBody::Draft).get().await, Err(Refusal::Failed));
 }
 
 /// A small disk, and values that take all of its room again and again.
@@ -247,35 +265,41 @@ async fn reclaiming_goes_round_under_a_draft_and_kills_do_not_stop_it() {
     }
 }
 
+/// Drafts of four chunks, each with a fragment and a filling; in every other one a page has taken over the fillings.
+async fn six_drafts(rack: &Rack, disks: &Disks) -> Vec<Opening> {
+    let mut drafts = Vec::new();
+    for n in 0..6 {
+        let opening = opening(&format!("key {n}"), 5 + n, 4 * CHUNK_SIZE);
+        let draft = opening.owner();
+        disks.open(&opening).get().await.unwrap();
+        for serial in 1..=4 {
+            let fragment = Fragment { draft, chunk: serial - 1, serial, from: 0, to: 50_000 };
+            disks.write(fragment, payload(bytes(serial, 50_000))).get().await.unwrap();
+        }
+        for number in 0..4 {
+            fill(disks, &rack.world, draft, number, 10 + number, 10 * n + number).await;
+        }
+        if n % 2 == 0 {
+            let digests = (0..4).flat_map(|number| chunk(10 * n + number, number).digest.0);
+            let page = PageRef { owner: draft, number: 0 };
+            let digests = Bytes::from(digests.collect::<Vec<u8>>());
+            disks.put_page(page, opening.size, 13, digests).get().await.unwrap();
+            let gone = (0..4)
+                .flat_map(|number| [Gone::Filling(number), Gone::Chunk(chunk(10 * n + number, number))]);
+            disks.forget(draft, &gone.collect::<Vec<_>>());
+        }
+        drafts.push(opening);
+    }
+    drafts
+}
+
 /// Of two directories of three that fail, the one that is left cannot go on alone; what they have is held, and there again when they are.
 #[tokio::test(start_paused = true)]
 async fn what_directories_have_that_come_back_is_pinned_anew() {
     for out in [[0, 1], [1, 2], [0, 2]] {
         let mut rack = Rack::new(3);
         let disks = rack.open().await;
-        let mut drafts = Vec::new();
-        for n in 0..6 {
-            let opening = opening(&format!("key {n}"), 5 + n, 4 * CHUNK_SIZE);
-            let draft = opening.owner();
-            disks.open(&opening).get().await.unwrap();
-            for serial in 1..=4 {
-                let fragment = Fragment { draft, chunk: serial - 1, serial, from: 0, to: 50_000 };
-                disks.write(fragment, payload(bytes(serial, 50_000))).get().await.unwrap();
-            }
-            for number in 0..4 {
-                fill(&disks, &rack.world, draft, number, 10 + number, 10 * n + number).await;
-            }
-            if n % 2 == 0 {
-                let digests = (0..4).flat_map(|number| chunk(10 * n + number, number).digest.0);
-                let page = PageRef { owner: draft, number: 0 };
-                let digests = Bytes::from(digests.collect::<Vec<u8>>());
-                disks.put_page(page, opening.size, 13, digests).get().await.unwrap();
-                let gone = (0..4)
-                    .flat_map(|number| [Gone::Filling(number), Gone::Chunk(chunk(10 * n + number, number))]);
-                disks.forget(draft, &gone.collect::<Vec<_>>());
-            }
-            drafts.push(opening);
-        }
+        let drafts = six_drafts(&rack, &disks).await;
         assert_eq!(disks.found().get().await, Ok(Vec::new()));
         let (taken, generation) = (pinned(&disks), disks.generation());
         for number in out {
