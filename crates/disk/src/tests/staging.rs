@@ -165,3 +165,38 @@ async fn a_draft_is_kept_and_found_again_and_ends() {
         assert_eq!(disks.commit(&opening.key, &meta, NewBody::Draft).get().await, Err(Refusal::Failed));
     }
 }
+
+/// What holds for memory as well.
+#[path = "../../../memory/tests/suite/staging.rs"]
+mod suite;
+
+async fn with_place(check: impl AsyncFn(&suite::Place<'_>)) {
+    for count in [1, 3] {
+        // Chunks are as long as they are for clients.
+        let world = World::with(|config| config.segment_bytes = Some(16 << 20));
+        let mut rack = Rack::of(world, count, 1);
+        let disks = rack.open().await;
+        let in_use = || disks.pinned_bytes();
+        check(&suite::Place { tier: &*disks, buffers: &*rack.world.arena, in_use: &in_use }).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fragments_come_back() {
+    with_place(suite::fragments_come_back).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_stay_while_something_counts_on_them() {
+    with_place(suite::chunks_stay_while_something_counts_on_them).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_comes_back() {
+    with_place(suite::what_is_taken_comes_back).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draft_becomes_a_value() {
+    with_place(suite::a_draft_becomes_a_value).await;
+}
