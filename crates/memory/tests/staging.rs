@@ -17,7 +17,7 @@ use elcache_core::tier::{Lookup, NewBody, Refusal, Tier};
 use elcache_core::tree::{self, CHUNK_SIZE};
 use elcache_core::value::{Metadata, Version};
 use elcache_memory::{MemoryConfig, MemoryTier};
-use suite::{Draft, Place, bytes};
+use suite::{Draft, Place, bytes, fillings};
 
 struct Node {
     tier: Arc<MemoryTier>,
@@ -98,6 +98,7 @@ async fn a_commit_without_room_has_lost_nothing_and_can_be_repeated() {
             chunks.push((draft.fill(number, 1, &data).await, data));
         }
         let listed: Vec<_> = chunks.iter().map(|(chunk, _)| *chunk).collect();
+        assert_eq!(draft.commit().await, Err(Refusal::Failed), "its page is not there");
         draft.put_page(0, 1, &listed).await.unwrap();
         let before = node.in_use();
         for _ in 0..3 {
@@ -116,7 +117,7 @@ async fn a_commit_without_room_has_lost_nothing_and_can_be_repeated() {
             "equal chunks are in memory as often as they were written, until the end"
         );
         assert!(draft.is_committed(&chunks).await);
-        draft.end(&listed.iter().map(|chunk| Gone::Chunk(*chunk)).collect::<Vec<_>>()).await;
+        draft.end(&fillings(&listed)).await;
         eventually("the draft is given back", || node.budget.taken_bytes() == 0);
         assert!(draft.is_committed(&chunks).await);
         assert!(place.tier.remove(&draft.key).get().await.unwrap());
@@ -163,7 +164,7 @@ fn drafts_keep_what_is_theirs_while_others_commit_remove_and_evict() {
                         if round % 3 > 0 {
                             draft.commit().await.unwrap();
                         }
-                        draft.end(&listed.iter().map(|chunk| Gone::Chunk(*chunk)).collect::<Vec<_>>()).await;
+                        draft.end(&fillings(&listed)).await;
                         if round % 5 == 0 {
                             place.tier.remove(&draft.key).get().await.unwrap();
                         }
@@ -193,4 +194,22 @@ fn put_small(node: &Node, key: &str, data: &[u8]) {
     let key = Key::new(key.as_bytes().to_vec()).unwrap();
     let meta = Metadata::new(data.len() as u64, Digest([0; 32]), Version { view: 2, sequence: 1 }, 1_000_000);
     node.tier.commit(&key, &meta, NewBody::Borrowed(data)).now().unwrap().unwrap();
+}
+
+/// A chunk takes a record, however short it is: the last one of a value may be.
+#[tokio::test]
+async fn short_chunks_take_no_more_than_is_said() {
+    with_place(async |place, node| {
+        let draft = Draft::open(place, "short", 1, 2 * CHUNK_SIZE).await;
+        let opened = node.in_use();
+        for (serial, len) in (1..).zip([1_u32, 100, 2047, 2048, 4095, 4096, 4097, 65_535, 100_001, 4 << 20]) {
+            let chunk = draft.fill(1, serial, &bytes(serial, len as usize)).await;
+            let (taken, said) = (node.in_use() - opened, draft.staging.footprint(len));
+            assert!(u64::from(len) <= taken && taken <= said, "{len} bytes took {taken}, not at most {said}");
+            draft.forget(&[Gone::Filling(1), Gone::Chunk(chunk)]);
+            assert_eq!(node.in_use(), opened);
+        }
+        draft.end(&[]).await;
+    })
+    .await;
 }

@@ -399,27 +399,34 @@ async fn a_directory_that_is_added_changes_nothing_for_open_uploads() {
     assert_eq!(pinned(&disks), 0);
 }
 
-/// What holds for any tier that keeps drafts, with what counts as in use.
-async fn with_place(in_use: fn(&Disks) -> u64, check: impl AsyncFnOnce(&suite::Place<'_>)) {
-    // Room for whole chunks.
-    let world = World::with(|config| config.segment_bytes = Some(8 << 20));
-    let mut rack = Rack::of(world, 2, 1);
-    let disks = rack.open().await;
-    let in_use = || in_use(&disks);
-    check(&suite::Place { tier: &*disks, buffers: &*rack.world.arena, in_use: &in_use }).await;
+/// What holds for any tier that keeps drafts.
+async fn with_place(check: impl AsyncFn(&suite::Place<'_>)) {
+    for count in [1, 3] {
+        // Chunks are as long as they are for clients.
+        let world = World::with(|config| config.segment_bytes = Some(16 << 20));
+        let mut rack = Rack::of(world, count, 1);
+        let disks = rack.open().await;
+        let in_use = || disks.pinned_bytes();
+        check(&suite::Place { tier: &*disks, buffers: &*rack.world.arena, in_use: &in_use }).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn fragments_come_back() {
-    with_place(pinned, suite::fragments_come_back).await;
+    with_place(suite::fragments_come_back).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn chunks_stay_while_something_counts_on_them() {
+    with_place(suite::chunks_stay_while_something_counts_on_them).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_taken_comes_back() {
-    with_place(pinned, suite::what_is_taken_comes_back).await;
+    with_place(suite::what_is_taken_comes_back).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_draft_becomes_a_value() {
-    with_place(|disks| disks.usage().size_bytes, suite::a_draft_becomes_a_value).await;
+    with_place(suite::a_draft_becomes_a_value).await;
 }
