@@ -249,6 +249,14 @@ impl Disks {
         self.shared.view().members.iter().map(|member| member.disk.index.total().pinned).sum()
     }
 
+    /// Bytes that unfinished values count on, and how many holds there are that are no bit in an index.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let view = self.shared.view();
+        let pinned = view.members.iter().map(|member| member.disk.index.total().pinned).sum();
+        (pinned, view.members.iter().map(|member| member.disk.pins.more()).sum())
+    }
+
     /// Waits until everything is found that is there.
     #[cfg(test)]
     pub(crate) async fn recovered(&self) {
