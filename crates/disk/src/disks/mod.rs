@@ -243,6 +243,14 @@ impl Disks {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 
+    /// Bytes that unfinished values count on, and how many holds there are that are no bit in an index.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let view = self.shared.view();
+        let pinned = view.members.iter().map(|member| member.disk.index.total().pinned).sum();
+        (pinned, view.members.iter().map(|member| member.disk.pins.more()).sum())
+    }
+
     /// Waits until everything is found that is there.
     #[cfg(test)]
     pub(crate) async fn recovered(&self) {

@@ -8,6 +8,7 @@ mod faults;
 mod flips;
 mod golden;
 mod model;
+mod pages;
 mod reclaim;
 mod refused;
 mod scrub;

@@ -17,7 +17,6 @@ use crate::disks::Disks;
 use crate::io::sim::{Faults, Sim};
 
 #[path = "../../../memory/tests/suite/staging.rs"]
-#[expect(dead_code, reason = "on disk a chunk that nobody counts on stays for a while")]
 mod suite;
 
 /// Chunks of drafts here are shorter than those of a value of that size: the tier does not mind.
@@ -406,7 +405,7 @@ async fn with_place(check: impl AsyncFn(&suite::Place<'_>)) {
         let world = World::with(|config| config.segment_bytes = Some(16 << 20));
         let mut rack = Rack::of(world, count, 1);
         let disks = rack.open().await;
-        let in_use = || disks.pinned_bytes();
+        let in_use = || pinned(&disks);
         check(&suite::Place { tier: &*disks, buffers: &*rack.world.arena, in_use: &in_use }).await;
     }
 }
