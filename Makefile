@@ -15,7 +15,7 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 
 # The steps of `make test`, what fails fast first. The tests come last, so that their summary ends the output.
 TEST_STEPS := tools fmt-check tidy lint doc doc-test guards c-test unit
-LONG_STEPS := traces lookups clients soak bench
+LONG_STEPS := fuzz traces lookups clients soak bench
 
 # $(call when,FILE,COMMAND): runs COMMAND if this part of the project has FILE.
 when = if [ -e $(1) ]; then $(2); else echo "$@: nothing to do, there is no $(1)"; fi
@@ -113,6 +113,17 @@ clients: ## curl, aria2c, ffmpeg and DuckDB against a node, installed from their
 	@scripts/install-clients.sh $(CLIENTS)
 	@cargo build --release $(LOCKED) --workspace --bins
 	@cargo nextest run --release $(LOCKED) --profile clients -p elcache-tests $(ARGS)
+
+FUZZ_RUNS ?= 1000000
+
+.PHONY: fuzz
+fuzz: ## parsers of what clients send under libFuzzer, FUZZ_RUNS=1000000 inputs each; a minute, most of it to build
+	$(call say,parsers under libFuzzer)
+	@command -v c++ >/dev/null || bench/install.sh c++:g++
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --quiet --locked cargo-fuzz --version 0.13.2
+	@cd fuzz && cargo fetch --quiet $(LOCKED) && for parser in $$(cargo fuzz list); do \
+		cargo fuzz run --sanitizer none $$parser -- -runs=$(FUZZ_RUNS) -max_len=256 -verbosity=0 -print_final_stats=1; \
+	done
 
 .PHONY: traces
 traces: ## hit ratios of both tiers on the traces in ELCACHE_TRACES (../shared/traces), 1.4 GB in the temporary folder; five minutes

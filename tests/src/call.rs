@@ -90,6 +90,39 @@ impl Call {
         self.method == "HEAD"
     }
 
+    /// The same for `curl`, apart from the body, which it reads from this file.
+    pub(crate) fn curl_args(&self, file: &str) -> Vec<String> {
+        let mut args = match &*self.method {
+            "HEAD" => vec!["-I".to_owned()],
+            method => vec!["-X".to_owned(), method.to_owned()],
+        };
+        for line in String::from_utf8_lossy(&self.headers).lines() {
+            args.extend(["-H".to_owned(), line.to_owned()]);
+        }
+        if !self.body.is_empty() || matches!(&*self.method, "PUT" | "POST" | "PATCH") {
+            // It would name a type of its own.
+            let typed = args.iter().any(|arg| arg.to_ascii_lowercase().starts_with("content-type:"));
+            args.extend(
+                (!typed).then(|| ["-H".to_owned(), "Content-Type:".to_owned()]).into_iter().flatten(),
+            );
+            args.extend(
+                (!self.framed).then(|| ["-H".to_owned(), "Content-Length:".to_owned()]).into_iter().flatten(),
+            );
+            args.extend(["--data-binary".to_owned(), format!("@{file}")]);
+        }
+        args
+    }
+
+    /// What it is for, as text.
+    pub(crate) fn target(&self) -> String {
+        String::from_utf8_lossy(&self.target).into_owned()
+    }
+
+    /// Its body.
+    pub(crate) fn content(&self) -> &[u8] {
+        &self.body
+    }
+
     /// As it goes over the wire.
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = format!("{} ", self.method).into_bytes();

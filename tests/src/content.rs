@@ -56,6 +56,46 @@ impl Content {
     }
 }
 
+/// Content that costs its sender next to nothing: the same random bytes again and again, with a stamp in every 64 KiB, so that no
+/// two chunks of any values are equal.
+#[derive(Clone, Debug)]
+pub struct Stamped(Vec<u8>);
+
+impl Stamped {
+    /// Values are made in pieces of so many bytes.
+    pub const PIECE: u64 = 1 << 20;
+    const BLOCK: usize = 64 << 10;
+
+    /// The piece of this number of this key's value, as if the value had no end.
+    pub fn piece(&mut self, key: u64, number: u64) -> &[u8] {
+        let blocks = Self::PIECE / Self::BLOCK as u64;
+        for (block, at) in self.0.chunks_mut(Self::BLOCK).zip(number * blocks..) {
+            block[..8].copy_from_slice(&mix(mix(key).wrapping_add(at)).to_le_bytes());
+        }
+        &self.0
+    }
+
+    /// Whether these are the bytes of this key's value from `offset` on.
+    pub fn is(&mut self, key: u64, mut offset: u64, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let piece = &self.piece(key, offset / Self::PIECE)[(offset % Self::PIECE) as usize..];
+            let (now, later) = bytes.split_at(piece.len().min(bytes.len()));
+            if now != &piece[..now.len()] {
+                return false;
+            }
+            offset += now.len() as u64;
+            bytes = later;
+        }
+        true
+    }
+}
+
+impl Default for Stamped {
+    fn default() -> Self {
+        Self(Content::new(0).bytes(Self::PIECE as usize))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,5 +110,19 @@ mod tests {
             }
         }
         assert!(!content.is(1, &all[..50]) && !Content::new(8).is(0, &all));
+    }
+
+    #[test]
+    fn stamped_content_is_the_same_from_wherever_it_is_read_and_no_other_is_like_it() {
+        let mut stamped = Stamped::default();
+        let all = [stamped.piece(7, 0).to_vec(), stamped.piece(7, 1).to_vec()].concat();
+        for (from, to) in
+            [(0, 1), (0, all.len()), (65_530, 65_550), (1 << 20, all.len()), ((1 << 20) - 3, 1_100_000)]
+        {
+            assert!(stamped.is(7, from as u64, &all[from..to]));
+        }
+        assert!(!stamped.is(7, 1, &all[..50]) && !stamped.is(8, 0, &all[..50]));
+        let blocks: std::collections::HashSet<_> = all.chunks(64 << 10).collect();
+        assert_eq!(blocks.len(), 32);
     }
 }

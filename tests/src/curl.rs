@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::call::Call;
 use crate::node::Node;
 use crate::scratch::Scratch;
 use crate::wire::Answer;
@@ -43,6 +44,17 @@ pub fn curl2(node: &Node, path: &str, args: &[&str]) -> Answer {
     let fetched = curl(node, path, &[&["--http2-prior-knowledge"], args].concat());
     assert_eq!((fetched.exit, &*fetched.version), (0, "2"), "{fetched:?}");
     fetched.answer
+}
+
+/// A request over HTTP/2.
+#[track_caller]
+pub fn call2(node: &Node, call: &Call) -> Answer {
+    let scratch = Scratch::new();
+    let args = call.curl_args(&scratch.file("body", call.content()));
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let answer = curl2(node, &call.target(), &args);
+    // With `-I` it prints the head.
+    if call.is_head() { Answer { body: Vec::new(), ..answer } } else { answer }
 }
 
 /// The header lines of the last answer: interim ones come before it.

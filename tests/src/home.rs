@@ -66,6 +66,12 @@ impl Home {
         bytes(&self.dir())
     }
 
+    /// What is free on the file system that it is on, in bytes, and what the disk tier leaves of that: a twentieth of all.
+    pub fn file_system(&self) -> (u64, u64) {
+        let space = rustix::fs::statvfs(self.scratch.path()).expect("a file system");
+        (space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize / 20)
+    }
+
     /// Its files with their content.
     pub fn content(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let read = |path: PathBuf| std::fs::read(&path).map(|bytes| (path, bytes)).expect("a file of it");

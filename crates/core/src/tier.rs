@@ -301,6 +301,8 @@ pub struct Usage {
     pub capacity_bytes: u64,
     /// Bytes of `size_bytes` that are bookkeeping.
     pub index_bytes: u64,
+    /// Bytes of `size_bytes` that unfinished uploads count on, where the tier tells them apart.
+    pub staged_bytes: u64,
     /// Entries that had to go to make room, since the start.
     pub evicted_for_room: u64,
     /// Entries that went because their time was over, since the start.

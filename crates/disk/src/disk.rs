@@ -270,7 +270,7 @@ impl Disk {
 
     /// Where a record of so much goes, if there is room and this one may write.
     pub(crate) fn room_for<'s>(&self, state: &'s mut State, need: Need, by: By) -> Option<&'s mut Open> {
-        let may = by == By::Reclaimer || !self.index.is_tight();
+        let may = by != By::Writer || !self.index.is_tight();
         may.then(|| state.room_for(need, self.config.segment_bytes(), by)).flatten()
     }
 

@@ -116,7 +116,7 @@ impl Disk {
         mut blocks: Blocks,
     ) -> Result<(), Refusal> {
         let need = Need::extent(record::extent_len(&head.name, &head.meta), blocks.len());
-        let reserved = self.reserve(need, By::Reclaimer, name).await?;
+        let reserved = self.reserve(need, By::copying(entry), name).await?;
         let encoded = head.encode(&self.directory.seeds, reserved.segment.number, reserved.offset);
         blocks[..encoded.len()].copy_from_slice(&encoded);
         let memory = Memory::of(Part::Blocks(blocks));

@@ -139,6 +139,16 @@ pub(crate) enum By {
     Writer,
     /// Reclaiming, for which the last room is kept.
     Reclaimer,
+    /// Reclaiming, with what uploads count on. Until that is written again nothing can be freed, so it may take more than there should be: after
+    /// a kill the last room may be full of copies, or less may be occupied than before.
+    Saver,
+}
+
+impl By {
+    /// Who copies what is under this entry.
+    pub(crate) fn copying(entry: &Entry) -> Self {
+        if entry.pinned { Self::Saver } else { Self::Reclaimer }
+    }
 }
 
 impl Open {
@@ -306,7 +316,7 @@ impl State {
 
     /// The open segment, if that has room for so much and this one may write.
     pub(crate) fn room_for(&mut self, need: Need, capacity: u64, by: By) -> Option<&mut Open> {
-        let open = self.current.as_mut().filter(|_| by == By::Reclaimer || !self.reserved);
+        let open = self.current.as_mut().filter(|_| by != By::Writer || !self.reserved);
         open.filter(|open| open.has_room(need, capacity))
     }
 

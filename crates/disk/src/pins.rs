@@ -86,6 +86,12 @@ impl Pins {
         }
     }
 
+    /// How many holds are no bit in the index.
+    #[cfg(test)]
+    pub(crate) fn more(&self) -> u64 {
+        self.more.lock().values().map(|count| u64::from(*count)).sum()
+    }
+
     #[cfg(test)]
     fn elsewhere(&self, name: &Name) -> u32 {
         self.more.lock().get(name).copied().unwrap_or(0)
@@ -120,6 +126,11 @@ impl Pin {
     pub(crate) fn is_there(&self) -> bool {
         let entry = self.disk.index.get(&self.name);
         !self.disk.gate.is_shut() && entry.is_some_and(|entry| entry.kind != Kind::Dead)
+    }
+
+    /// Where it is held.
+    pub(crate) fn disk(&self) -> &Arc<Disk> {
+        &self.disk
     }
 
     /// Leaves it held: somebody else lets go of it, by its name.

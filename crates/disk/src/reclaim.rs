@@ -381,7 +381,7 @@ impl Disk {
                 let done = loop {
                     match self.try_append(&append, None)? {
                         Tried::Appended(done) => break done,
-                        Tried::NoRoom(need) => self.grow(need, By::Reclaimer).await?,
+                        Tried::NoRoom(need) => self.grow(need, By::copying(entry)).await?,
                         Tried::Overtaken => return Ok(()),
                     }
                 };

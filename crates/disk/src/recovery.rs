@@ -503,7 +503,8 @@ fn within(entry: Entry, found: &Found) -> Entry {
         }
         InFile::Bulk { offset, .. } => offset + entry.place.bytes() <= found.data_len,
     };
-    if inside || entry.kind == Known::Tombstone { entry } else { Entry { kind: Known::Dead, ..entry } }
+    let counts = inside || entry.kind == Known::Tombstone;
+    if counts { entry } else { Entry { kind: Known::Dead, pinned: false, ..entry } }
 }
 
 fn first_blocks(memory: Memory, count: usize) -> Bytes {

@@ -31,7 +31,7 @@ impl Disk {
         let mut freed = self.freed.subscribe();
         let grown = async {
             while !self.try_grow(need, by).await? {
-                if by == By::Reclaimer {
+                if by != By::Writer {
                     return Err(Refusal::Full);
                 }
                 self.wanted.store(true, Ordering::Release);
@@ -86,9 +86,10 @@ impl Disk {
 
     /// Whether one segment more may be opened. The last one is for reclaiming alone.
     pub(crate) async fn has_room(&self, by: By) -> Result<bool, Refusal> {
-        let segments = if by == By::Reclaimer { 1 } else { 2 };
+        let segments = if by == By::Writer { 2 } else { 1 };
         let bytes = segments * self.config.segment_bytes();
-        Ok(self.segments.bytes() + bytes <= self.config.max_bytes && self.file_system_has(bytes).await?)
+        let may = by == By::Saver || self.segments.bytes() + bytes <= self.config.max_bytes;
+        Ok(may && self.file_system_has(bytes).await?)
     }
 
     /// False where the file system is full: for another segment, room is made.
@@ -126,7 +127,7 @@ impl Disk {
             }
         };
         self.segments.insert(&segment);
-        let reserved = by == By::Reclaimer && !self.has_room(by).await?;
+        let reserved = by != By::Writer && !self.has_room(By::Reclaimer).await?;
         let mut state = self.state.lock();
         if state.failed {
             return Err(Refusal::Failed);

@@ -197,6 +197,7 @@ impl DiskTier {
             size_bytes: disk.segments.bytes(),
             capacity_bytes: disk.config.max_bytes,
             index_bytes: disk.index.bytes(),
+            staged_bytes: disk.index.total().pinned,
             evicted_for_room: disk.counters.evicted.load(Ordering::Relaxed),
             evicted_expired: disk.counters.expired.load(Ordering::Relaxed),
             device: None,

@@ -183,6 +183,7 @@ impl Upload {
         self.staged(0).await?;
         // INVARIANT: this is reached with two chunks or more: they have a root, and are in a manifest.
         let digest = std::mem::take(&mut self.tree).root().expect("two chunks or more have a root");
+        // INVARIANT: as above.
         let manifest = self.manifest.take().expect("two chunks or more are in a manifest");
         let draft = manifest.owner().version;
         let (pages, copies) = manifest.finish(&*self.home).await.map_err(refused)?;

@@ -25,7 +25,8 @@ use elcache_core::value::{Metadata, Version};
 use parking_lot::Mutex;
 
 use crate::layout::{self, Kind};
-use crate::store::Store;
+use crate::shard::ENTRY_OVERHEAD;
+use crate::store::{NoRoom, Store};
 use crate::tier::{MemoryTier, StagedChunk};
 
 /// Below this a fragment is copied out of its buffer, which takes a page at least.
@@ -36,8 +37,8 @@ const DRAFT_BYTES: u64 = 1024;
 const FRAGMENT_BYTES: u64 = 384;
 const CHUNK_BYTES: u64 = 384;
 const PAGE_BYTES: u64 = 192;
-/// By which the record of a chunk can be larger than its pages: its head, in the slot that fits it.
-const HEAD_BYTES: u64 = 2048;
+/// By which a record can be larger than its whole pages: its head, in the slot that fits it.
+const HEAD_BYTES: u64 = 512;
 
 /// All drafts.
 pub(crate) struct Drafts {
@@ -250,37 +251,46 @@ impl Draft {
         }
     }
 
-    /// Gives every chunk that a page names its name in the tier, stores the pages, and the root last.
+    /// Stores the pages, gives every chunk that they name its name in the tier, and stores the root last.
     fn commit(&mut self, store: &Store, key: &Key, meta: &Metadata) -> Result<(), Refusal> {
         let owner = meta.owner(key.hash());
         if !self.pages.keys().copied().eq(0..tree::page_count(meta.size)) {
             return Err(Refusal::Failed);
         }
         store.open_value(owner, key);
-        let done = self.commit_pages(store, owner).and_then(|()| {
+        let done = self.put_pages(store, owner).and_then(|()| {
+            // Room for what is to come is made while the chunks cannot be evicted: that would free nothing, they are held here.
             let head = layout::encode_value(Kind::Root, key.as_bytes(), meta);
-            Ok(store.put(Kind::Root, key.as_bytes(), &[&head], None, None)?)
+            let names = (tree::chunk_count(meta.size) + 1) * ENTRY_OVERHEAD;
+            store.make_room(HEAD_BYTES + 2 * head.len() as u64 + names, None)?;
+            self.name_chunks(store, owner)?;
+            store.put(Kind::Root, key.as_bytes(), &[&head], None, None)
         });
         match done {
             Ok(()) => store.seal_value(owner),
-            Err(_) => {
-                store.undo_value(owner, self.pages.iter().map(|(number, digests)| (*number, &digests[..])));
-                self.chunks.values_mut().for_each(|chunk| chunk.held.count(true));
-            }
+            Err(NoRoom) => self.undo(store, owner),
         }
-        done
+        Ok(done?)
     }
 
-    fn commit_pages(&mut self, store: &Store, owner: Owner) -> Result<(), Refusal> {
-        let Self { chunks, pages, .. } = self;
-        for (&page, digests) in pages {
-            for name in names(page, digests) {
-                let held = &mut chunks.get_mut(&name).ok_or(Refusal::Failed)?.held;
-                // What is found counts as any other record.
-                let named = store.name_chunk(&name.1, &held.record, owner)?;
-                held.count(!named);
-            }
-            store.put_page(&PageRef { owner, number: page }, digests)?;
+    /// Nothing of a commit is left but what the draft had before.
+    fn undo(&mut self, store: &Store, owner: Owner) {
+        store.undo_value(owner, self.pages.iter().map(|(number, digests)| (*number, &digests[..])));
+        self.chunks.values_mut().for_each(|chunk| chunk.held.count(true));
+    }
+
+    fn put_pages(&self, store: &Store, owner: Owner) -> Result<(), NoRoom> {
+        let mut pages = self.pages.iter();
+        pages.try_for_each(|(&number, digests)| store.put_page(&PageRef { owner, number }, digests))
+    }
+
+    fn name_chunks(&mut self, store: &Store, owner: Owner) -> Result<(), NoRoom> {
+        for name in self.pages.iter().flat_map(|(page, digests)| names(*page, digests)) {
+            // A page holds what it names.
+            let Some(Chunk { held, .. }) = self.chunks.get_mut(&name) else { continue };
+            let named = store.name_chunk(&name.1, &held.record, owner)?;
+            // What is found counts as any other record.
+            held.count(!named);
         }
         Ok(())
     }
@@ -409,10 +419,9 @@ impl Staging for MemoryTier {
     }
 
     fn footprint(&self, len: u32) -> u64 {
-        if (len as usize) < SMALL {
-            return FRAGMENT_BYTES + u64::from(len);
-        }
-        u64::from(len).next_multiple_of(PAGE_SIZE as u64) + FRAGMENT_BYTES + HEAD_BYTES
+        let paged = if (len as usize) < SMALL { len } else { len.next_multiple_of(PAGE_SIZE as u32) };
+        // A head names the pieces that the pages lie in, each of some 64 KiB.
+        u64::from(paged) + FRAGMENT_BYTES.max(CHUNK_BYTES) + HEAD_BYTES + u64::from(len) / 4096
     }
 
     fn has(&self, draft: Owner, what: &Gone) -> bool {
@@ -425,5 +434,70 @@ impl Staging for MemoryTier {
 
     fn generation(&self) -> u64 {
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{StoreConfig, fill};
+
+    const CHUNK_LEN: u32 = 70_000;
+
+    fn held(store: &Store, chunk: &ChunkRef) -> Held {
+        let mut body = store.stage(chunk.len as usize).unwrap();
+        fill(&mut body, &vec![chunk.digest.0[0]; chunk.len as usize]);
+        store.staged().fetch_sub(body.footprint() as u64, Ordering::Relaxed);
+        Held::new(store.hold_chunk(chunk, body).unwrap(), store.staged())
+    }
+
+    fn is_right(draft: &Draft, chunk: &ChunkRef) -> bool {
+        let record = &draft.chunks[&(chunk.number, chunk.digest)].held.record;
+        let body = record.shared_body(layout::plain_body_at(record.content()), 0, usize::MAX).to_contiguous();
+        body.len() == chunk.len as usize && body.iter().all(|byte| *byte == chunk.digest.0[0])
+    }
+
+    /// A commit had named the chunks when it found no room for the root; they were evicted before that was undone. They are the
+    /// draft's all the same, and the next commit finds them.
+    #[test]
+    fn chunks_that_were_named_and_evicted_are_the_drafts_still() {
+        let budget = Budget::new(64 << 20);
+        let config = StoreConfig { shards: Some(1), capacity_bytes: None, seed: 1 };
+        let store = Store::new(&config, Arc::clone(&budget)).unwrap();
+        let key = Key::new(&b"large"[..]).unwrap();
+        let mut draft = Draft::new(budget.take(DRAFT_BYTES).unwrap());
+        let owner = Owner { key: key.hash(), version: Version { view: 1, sequence: 1 } };
+        let chunks: Vec<_> = (0..5)
+            .map(|number| ChunkRef { number, digest: Digest([number as u8 + 1; 32]), len: CHUNK_LEN })
+            .collect();
+        for chunk in &chunks {
+            let filling = Filling { draft: owner, chunk: chunk.number, serial: 1, digest: chunk.digest };
+            draft.fill(&filling, held(&store, chunk)).unwrap();
+        }
+        let page: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.digest.0).collect();
+        draft.put_page(0, page.into()).unwrap();
+        let before = store.used_bytes();
+        for evicted in 0..3 {
+            store.open_value(owner, &key);
+            draft.put_pages(&store, owner).unwrap();
+            draft.name_chunks(&store, owner).unwrap();
+            assert!(chunks.iter().all(|chunk| store.has(Kind::Chunk, &layout::chunk_name(chunk))));
+            store.evict_to(0.0, evicted);
+            draft.undo(&store, owner);
+            assert_eq!(store.used_bytes(), before);
+            assert!(!chunks.iter().any(|chunk| store.has(Kind::Chunk, &layout::chunk_name(chunk))));
+            assert!(chunks.iter().all(|chunk| is_right(&draft, chunk)));
+        }
+        let size = 5 * tree::CHUNK_SIZE;
+        let version = Version { view: 1, sequence: 2 };
+        let meta =
+            Metadata { draft: Some(owner.version), ..Metadata::new(size, Digest([0; 32]), version, 1) };
+        draft.commit(&store, &key, &meta).unwrap();
+        drop(draft);
+        assert!(chunks.iter().all(|chunk| store.has(Kind::Chunk, &layout::chunk_name(chunk))));
+        assert!(store.remove(key.as_bytes(), |_| true));
+        store.reap();
+        assert_eq!((store.used_bytes(), budget.taken_bytes()), (0, 0));
+        assert_eq!(store.usage().size_bytes, store.usage().index_bytes, "no memory is left in use");
     }
 }

@@ -440,6 +440,7 @@ impl Store {
             size_bytes: self.pool.used_bytes() + index_bytes,
             capacity_bytes: self.budget.left_bytes(),
             index_bytes,
+            staged_bytes: self.staged.load(Ordering::Relaxed),
             evicted_for_room: self.evicted_for_room.load(Ordering::Relaxed),
             evicted_expired: self.evicted_expired.load(Ordering::Relaxed),
             device: None,
@@ -460,7 +461,7 @@ impl Store {
     }
 
     /// Evicts until `need` more bytes fit.
-    fn make_room(&self, need: u64, miss: Option<(&Shard, Admission)>) -> Result<(), NoRoom> {
+    pub(crate) fn make_room(&self, need: u64, miss: Option<(&Shard, Admission)>) -> Result<(), NoRoom> {
         for _ in 0..MAX_EVICTIONS {
             if self.used_bytes() + need <= self.capacity_bytes() {
                 return Ok(());

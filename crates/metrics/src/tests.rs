@@ -46,6 +46,7 @@ fn snapshot(tiers: &[TierName]) -> Snapshot {
         size_bytes: 5_000_000,
         capacity_bytes: 1 << 30,
         index_bytes: 4096,
+        staged_bytes: 0,
         evicted_for_room: 7,
         evicted_expired: 2,
         device: None,

@@ -243,10 +243,12 @@ impl Disks {
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 
-    /// What uploads count on.
+    /// Bytes that unfinished values count on, and how many holds there are that are no bit in an index.
     #[cfg(test)]
-    pub(crate) fn pinned_bytes(&self) -> u64 {
-        self.shared.view().members.iter().map(|member| member.disk.index.total().pinned).sum()
+    pub(crate) fn held(&self) -> (u64, u64) {
+        let view = self.shared.view();
+        let pinned = view.members.iter().map(|member| member.disk.index.total().pinned).sum();
+        (pinned, view.members.iter().map(|member| member.disk.pins.more()).sum())
     }
 
     /// Waits until everything is found that is there.
@@ -374,6 +376,7 @@ impl Shared {
             all.size_bytes += usage.size_bytes;
             all.capacity_bytes += usage.capacity_bytes;
             all.index_bytes += usage.index_bytes;
+            all.staged_bytes += usage.staged_bytes;
         }
         for seat in &self.seats {
             all.evicted_for_room += seat.counters.evicted.load(Ordering::Relaxed);

@@ -5,13 +5,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use elcache_core::digest::Digest;
 use elcache_core::staging::{Filling, FoundPage, FoundUpload, Fragment, Opening};
 use elcache_core::tier::{ChunkRef, Lookup, Owner, PageRef};
-use elcache_core::tree::{merged, page_count};
+use elcache_core::tree::{PAGE_DIGESTS, merged, page_count};
 use tokio::time::sleep;
 
 use super::Shared;
@@ -23,8 +22,8 @@ use crate::found::Parts;
 use crate::name;
 
 /// So often what cannot be read now is tried, with this between.
-const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(10);
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a directory has of a draft of which nobody knows whether it is open.
 pub(super) struct Orphan {
@@ -93,7 +92,7 @@ impl Shared {
         let known = drafts.known.lock().keys().copied().collect();
         Restore { shared: self, view, new, known }.run().await;
         new.iter().for_each(|member| _ = member.disk.restored.send_replace(true));
-        drafts.changes.fetch_add(1, Ordering::Relaxed);
+        drafts.changed();
         let deferred = drafts.deferred.lock().take();
         deferred.into_iter().flatten().for_each(|(draft, what)| view.forget(draft, &what));
         drop(alone);
@@ -256,6 +255,13 @@ impl Restore<'_> {
         upload.fragments.extend(parts.fragments(draft));
         if member.id == upload.home {
             for filling in parts.fillings(draft) {
+                let number = filling.chunk / PAGE_DIGESTS;
+                let page = upload.pages.iter().find(|page| page.number == number);
+                // Whoever kept on using the draft has given up what this had held.
+                if self.known.contains(&draft) && page.is_some_and(|page| filling.serial <= page.serial) {
+                    member.disk.forget(&name::of_filling(draft, filling.chunk));
+                    continue;
+                }
                 self.pin_chunk(draft, &filling.digest, member);
                 upload.fillings.push(filling);
             }

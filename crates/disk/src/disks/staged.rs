@@ -8,7 +8,6 @@
 //! - A page is held until its chunks are let go of.
 //! - Dropping a page never waits: one task does the work, page after page.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,6 +24,7 @@ use tokio::time::sleep;
 use super::Shared;
 use super::tier::is_chunk;
 use super::view::Found;
+use crate::disk::Disk;
 use crate::index::entry::Name;
 use crate::name;
 use crate::pins::Pin;
@@ -52,6 +52,8 @@ struct Page {
     _pin: Pin,
     /// What it lists, unless it is full.
     digests: Option<Bytes>,
+    /// Where its chunks are held.
+    disks: Vec<Arc<Disk>>,
     /// How often it was not to be read.
     misses: u32,
 }
@@ -67,56 +69,37 @@ impl Drop for Kept {
 /// Pages to be let go of: at most as many as have been staged, each of which stands for gigabytes or is the last of its value.
 #[derive(Default)]
 pub(super) struct Leaving {
-    pages: Mutex<VecDeque<Page>>,
+    pages: Mutex<Vec<Page>>,
     work: Notify,
 }
 
 impl Leaving {
     fn push(&self, page: Page) {
-        self.pages.lock().push_back(page);
+        self.pages.lock().push(page);
         self.work.notify_one();
     }
 
-    fn pop(&self) -> Option<Page> {
-        self.pages.lock().pop_front()
-    }
-
-    fn len(&self) -> usize {
-        self.pages.lock().len()
+    fn take(&self) -> Vec<Page> {
+        std::mem::take(&mut *self.pages.lock())
     }
 }
 
-/// Lets go of pages and their chunks. Runs until it is aborted.
+/// Lets go of pages and their chunks, for as long as there are directories.
 pub(super) async fn let_go(shared: Arc<Shared>) {
     let leaving = &shared.leaving_pages;
-    let mut in_vain = 0;
     loop {
-        let Some(mut page) = leaving.pop() else {
+        let pages = leaving.take();
+        if pages.is_empty() {
             leaving.work.notified().await;
             continue;
-        };
-        match shared.chunks_of(&page).await {
-            Lookup::Hit(names) => {
-                shared.release(&names).await;
-                in_vain = 0;
-                continue;
-            }
-            Lookup::Busy => {}
-            Lookup::Miss => page.misses += 1,
         }
-        if page.misses == MISSES {
-            let number = page.page.number;
-            tracing::error!(
-                number,
-                "a page of an unfinished value is lost: its chunks stay until the next start"
-            );
-            continue;
+        let mut left = Vec::new();
+        for page in pages {
+            left.extend(shared.let_go_of_staged(page).await);
         }
-        leaving.push(page);
-        in_vain += 1;
-        if in_vain >= leaving.len() {
+        if !left.is_empty() {
+            leaving.pages.lock().append(&mut left);
             sleep(AGAIN).await;
-            in_vain = 0;
         }
     }
 }
@@ -137,15 +120,19 @@ impl Shared {
         }
         let home = view.home(&page.owner.key.0).ok_or(Refusal::Failed)?;
         let pin = home.disk.stage_page(&page, digests.clone()).await?;
-        for chunk in chunks {
-            // INVARIANT: what is there is a pin.
-            chunk.hold.downcast::<Pin>().into_iter().for_each(|pin| pin.leave());
+        let mut disks: Vec<Arc<Disk>> = Vec::new();
+        // What is there is a pin.
+        for chunk in chunks.into_iter().filter_map(|chunk| chunk.hold.downcast::<Pin>().ok()) {
+            if !disks.iter().any(|disk| Arc::ptr_eq(disk, chunk.disk())) {
+                disks.push(Arc::clone(chunk.disk()));
+            }
+            chunk.leave();
         }
         let digests = Some(digests).filter(|digests| digests.len() < PAGE_SIZE);
         let kept = Kept {
             shared: Arc::clone(self),
             losses,
-            page: Some(Page { page, _pin: pin, digests, misses: 0 }),
+            page: Some(Page { page, _pin: pin, digests, disks, misses: 0 }),
         };
         Ok(StagedPage { page, hold: Box::new(kept) })
     }
@@ -178,6 +165,27 @@ impl Shared {
         names(&digests.to_contiguous()).iter().all(|name| matches!(view.find(name, is_chunk), Found::Here))
     }
 
+    /// Lets go of a page and its chunks, or gives it back, to be tried again.
+    async fn let_go_of_staged(&self, mut page: Page) -> Option<Page> {
+        match self.chunks_of(&page).await {
+            Lookup::Hit(names) => {
+                self.release(&names, &page.disks).await;
+                return None;
+            }
+            Lookup::Busy => {}
+            Lookup::Miss => page.misses += 1,
+        }
+        if page.misses < MISSES {
+            return Some(page);
+        }
+        let number = page.page.number;
+        tracing::error!(
+            number,
+            "a page of an unfinished value is lost: its chunks stay until the next start"
+        );
+        None
+    }
+
     async fn chunks_of(&self, page: &Page) -> Lookup<Vec<Name>> {
         match &page.digests {
             Some(digests) => Lookup::Hit(names(digests)),
@@ -185,10 +193,20 @@ impl Shared {
         }
     }
 
-    async fn release(&self, chunks: &[Name]) {
+    /// Lets go of chunks that are held in these. Where one of them has gone, and its holds with it, what another has that came in its
+    /// place is held for others.
+    async fn release(&self, chunks: &[Name], disks: &[Arc<Disk>]) {
         for some in chunks.chunks(YIELD_AFTER) {
+            let _staging = self.drafts.restoring.read().await;
             let view = self.view();
-            some.iter().for_each(|name| view.release(name));
+            let is_member =
+                |disk: &Arc<Disk>| view.members.iter().any(|member| Arc::ptr_eq(&member.disk, disk));
+            if disks.iter().all(is_member) {
+                some.iter().for_each(|name| view.release(name));
+            } else {
+                let release = |name| disks.iter().any(|disk| disk.pins.release(&disk.index, name));
+                some.iter().for_each(|name| _ = release(name));
+            }
             yield_now().await;
         }
     }

@@ -50,10 +50,32 @@ pub(super) struct Drafts {
     /// While that goes on: what is to be forgotten then.
     pub(super) deferred: Mutex<Option<Vec<(Owner, Gone)>>>,
     /// Rises with everything that may have been lost, but for records of a directory that serves.
-    pub(super) changes: AtomicU64,
-    /// Drafts, and lengths of their values, whose pages are to be let go of.
-    ended: Mutex<VecDeque<(Owner, u64)>>,
+    changes: AtomicU64,
+    /// Drafts whose pages are to be let go of: at most as many as there were uploads.
+    ended: Mutex<VecDeque<Ended>>,
     has_ended: Notify,
+}
+
+impl Drafts {
+    /// Something may have been lost, or found.
+    pub(super) fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What somebody has changed since it was found is no news any more.
+    fn untell(&self, draft: Owner, chunk: u64) {
+        for found in self.news.lock().0.iter_mut().filter(|found| found.opening.owner() == draft) {
+            found.fillings.retain(|filling| filling.chunk != chunk);
+        }
+    }
+}
+
+/// A draft that has ended.
+struct Ended {
+    draft: Owner,
+    size: u64,
+    /// Pages before this one are done.
+    next: u64,
 }
 
 /// A draft that is open.
@@ -270,6 +292,7 @@ impl Shared {
         }
         home.disk.put_filling(&filling).await?;
         pin.leave();
+        self.drafts.untell(filling.draft, filling.chunk);
         Ok(())
     }
 
@@ -281,7 +304,7 @@ impl Shared {
         let mut holds = Holds { shared: self, names: Vec::new() };
         for name in chunks.map(|chunk| name::of_chunk(&chunk)) {
             if !view.hold(&name) {
-                self.drafts.changes.fetch_add(1, Ordering::Relaxed);
+                self.drafts.changed();
                 return Err(Refusal::Failed);
             }
             holds.names.push(name);
@@ -313,7 +336,12 @@ impl Shared {
             return;
         }
         let view = self.view();
-        what.iter().for_each(|what| view.forget(draft, what));
+        for what in what {
+            if let Gone::Filling(number) | Gone::Chunk(ChunkRef { number, .. }) = what {
+                self.drafts.untell(draft, *number);
+            }
+            view.forget(draft, what);
+        }
     }
 
     fn has(&self, draft: Owner, what: &Gone) -> bool {
@@ -324,6 +352,15 @@ impl Shared {
         };
         // What a directory has that is out, it has still when it serves again.
         !matches!(self.view().find(&name, is), Found::Nowhere)
+    }
+
+    /// Whether all pages of a draft are there.
+    pub(super) fn has_all_pages(&self, draft: Owner, size: u64) -> bool {
+        let Ok(home) = self.home_of(&draft) else { return false };
+        (0..page_count(size)).all(|number| {
+            let name = name::of_page(&PageRef { owner: draft, number });
+            home.disk.index.get(&name).is_some_and(|entry| is_page(&entry))
+        })
     }
 
     fn keeps(&self, draft: &Owner) -> bool {
@@ -342,14 +379,11 @@ impl Shared {
     }
 
     /// Lets go of a page of a draft, and of what it names; false when that has to be tried again.
-    async fn let_go(&self, page: &PageRef, size: u64) -> bool {
+    async fn let_go_of(&self, page: &PageRef, size: u64) -> bool {
         let _staging = self.drafts.restoring.read().await;
         let (view, name) = (self.view(), name::of_page(page));
-        for member in view
-            .members
-            .iter()
-            .filter(|member| member.disk.index.get(&name).is_some_and(|entry| entry.pinned))
-        {
+        let has = |member: &&Arc<Member>| member.disk.index.get(&name).is_some_and(|entry| is_page(&entry));
+        for member in view.members.iter().filter(has) {
             if !member.serves() {
                 return false;
             }
@@ -387,17 +421,19 @@ fn release_all(view: &View, page: &PageRef, size: u64, digests: &[u8]) {
 pub(super) async fn let_go(shared: Arc<Shared>) {
     loop {
         let next = shared.drafts.ended.lock().pop_front();
-        let Some((owner, size)) = next else {
+        let Some(mut ended) = next else {
             shared.drafts.has_ended.notified().await;
             continue;
         };
-        let mut left = false;
-        for number in 0..page_count(size) {
-            left |= !shared.let_go(&PageRef { owner, number }, size).await;
+        let Ended { draft: owner, size, .. } = ended;
+        while ended.next < page_count(size)
+            && shared.let_go_of(&PageRef { owner, number: ended.next }, size).await
+        {
+            ended.next += 1;
         }
-        if left {
+        if ended.next < page_count(size) {
             // The others first.
-            shared.drafts.ended.lock().push_back((owner, size));
+            shared.drafts.ended.lock().push_back(ended);
             sleep(AGAIN).await;
         }
     }
@@ -454,7 +490,7 @@ impl Staging for Disks {
     }
 
     fn end(&self, draft: Owner, size: u64) {
-        self.shared.drafts.ended.lock().push_back((draft, size));
+        self.shared.drafts.ended.lock().push_back(Ended { draft, size, next: 0 });
         self.shared.drafts.has_ended.notify_one();
     }
 

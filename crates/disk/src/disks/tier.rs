@@ -130,8 +130,8 @@ impl Shared {
         if let NewBody::Pages(pages) = &body {
             self.still_kept(pages).await?;
         }
-        if matches!(body, NewBody::Draft) {
-            self.home_of(&meta.owner(key.hash()))?;
+        if matches!(body, NewBody::Draft) && !self.has_all_pages(meta.owner(key.hash()), meta.size) {
+            return Err(Refusal::Failed);
         }
         let home = self.clear(key).await?;
         let mut doubt = Doubt { member: &home, name: name::of_key(key), is_written: false };

@@ -78,6 +78,13 @@ impl Rack {
         }
     }
 
+    /// The power goes.
+    pub(super) fn power_cut(&mut self) {
+        for sim in &mut self.sims {
+            *sim = Arc::new(sim.power_cut(self.seed));
+        }
+    }
+
     async fn put(
         &self,
         disks: &Arc<Disks>,

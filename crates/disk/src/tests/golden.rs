@@ -2,11 +2,14 @@
 //! the version.
 
 use std::fmt::Write as _;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
+use elcache_core::staging::{Filling, Fragment, Opening};
 use elcache_core::tier::{Body, ChunkRef, Lookup, NewBody, PageRef, Tier};
 use elcache_core::tree::ChunkHasher;
 use elcache_core::value::{KeptHeadersBuilder, Metadata, OperationId, Version};
@@ -14,6 +17,7 @@ use elcache_core::value::{KeptHeadersBuilder, Metadata, OperationId, Version};
 use super::refused::{contents, write};
 use super::support::{NOW_MS, World, is_gone, key, same};
 use crate::config::Durability;
+use crate::disk::Disk;
 use crate::io::sim::Sim;
 use crate::tier::DiskTier;
 
@@ -75,7 +79,76 @@ fn chunked(case: &str) -> Metadata {
     Metadata { draft, ..metadata(30, 70_011) }
 }
 
+fn opening(name: &str) -> Opening {
+    let mut headers = KeptHeadersBuilder::default();
+    headers.push("content-type", b"text/plain").unwrap();
+    Opening {
+        key: key(name),
+        draft: Version { view: 2, sequence: 40 },
+        size: 3 << 22,
+        touched_ms: NOW_MS + 40,
+        ttl_seconds: NonZeroU64::new(86_400),
+        flags: 0xDEAD_BEEF,
+        no_memory: true,
+        no_disk: false,
+        no_cluster: true,
+        operation: OperationId::new(&b"operation"[..]),
+        headers: headers.finish(),
+    }
+}
+
+/// In the log, and too long for it.
+fn fragments() -> [Fragment; 2] {
+    let draft = opening("open").owner();
+    [(7, 100, 1100), (8, 5000, 75_000)].map(|(serial, from, to)| Fragment {
+        draft,
+        chunk: 1,
+        serial,
+        from,
+        to,
+    })
+}
+
+fn filling() -> Filling {
+    Filling { draft: opening("open").owner(), chunk: 2, serial: 9, digest: chunks()[0].0.digest }
+}
+
+fn draft_page() -> PageRef {
+    PageRef { owner: opening("open").owner(), number: 0 }
+}
+
+/// Records of drafts: what one that is open has, and one that is not open any more.
+async fn fill_drafts(disk: &Arc<Disk>) {
+    disk.put_opening(&opening("open")).await.unwrap();
+    for fragment in fragments() {
+        let len = (fragment.to - fragment.from) as usize;
+        disk.put_fragment(&fragment, Bytes::from(payload(len)).into()).await.unwrap();
+    }
+    disk.put_filling(&filling()).await.unwrap();
+    disk.put_page(&draft_page(), 9, Bytes::from(page()).into(), NOW_MS).await.unwrap();
+    disk.put_opening(&opening("closed")).await.unwrap();
+    disk.put_closed(&key("closed"), opening("closed").draft).await.unwrap();
+}
+
+async fn read_drafts(disk: &Arc<Disk>) {
+    let Lookup::Hit(found) = disk.found_opening(&key("open")).await else { panic!("no upload") };
+    assert_eq!(found, opening("open"));
+    assert!(matches!(disk.found_opening(&key("closed")).await, Lookup::Miss));
+    for fragment in fragments() {
+        let found = disk.find_fragment(&fragment, fragment.from, fragment.to).await;
+        let Lookup::Hit(found) = found else { panic!("no fragment") };
+        same("fragment", &found, &payload((fragment.to - fragment.from) as usize)).unwrap();
+    }
+    assert_eq!(disk.fillings().await, [filling()]);
+    let found = disk.find_staged_page(&draft_page()).await;
+    let Lookup::Hit((9, found)) = found else { panic!("no page") };
+    same("page", &found, &page()).unwrap();
+}
+
 async fn fill(case: &str, world: &World, tier: &DiskTier) {
+    if case == "drafts" {
+        return fill_drafts(&tier.disk).await;
+    }
     for (key, meta, bytes) in small_values() {
         tier.commit(&key, &meta, NewBody::Borrowed(&bytes)).get().await.unwrap();
     }
@@ -98,6 +171,9 @@ async fn fill(case: &str, world: &World, tier: &DiskTier) {
 }
 
 async fn read_back(case: &str, tier: &DiskTier) {
+    if case == "drafts" {
+        return read_drafts(&tier.disk).await;
+    }
     for (key, meta, bytes) in small_values() {
         let Lookup::Hit(root) = tier.root(&key).get().await else { panic!("{key:?} is gone") };
         assert_eq!(root.meta, meta);
@@ -167,8 +243,9 @@ fn golden_files(case: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-fn cases() -> [(&'static str, World, bool); 4] {
+fn cases() -> [(&'static str, World, bool); 5] {
     [
+        ("drafts", World::new(), true),
         ("draft", World::new(), false),
         ("sealed", World::new(), true),
         ("open", World::new(), false),

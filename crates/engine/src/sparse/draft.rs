@@ -199,7 +199,7 @@ impl Draft {
 
 impl Tracked {
     /// Takes memory for one more write; to be followed by [`Tracked::arrived`]. False when there is none.
-    pub(crate) fn expect(&mut self) -> bool {
+    pub(crate) fn begin(&mut self) -> bool {
         self.arriving += 1;
         let wanted = self.wanted();
         let more = wanted.saturating_sub(self.taken.bytes());

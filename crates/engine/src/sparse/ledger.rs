@@ -32,7 +32,7 @@ const UNIT: u64 = 1 << 20;
 pub(crate) enum Purpose {
     /// Bytes that nobody has written yet.
     Range,
-    /// Bytes that were written before, at most a chunk of them: more is as any range.
+    /// Bytes that were written before, at most a chunk of them, wherever it begins: more is as any range.
     Repeat,
     /// What takes the place of fragments, and is no larger than they.
     Combine,
@@ -95,7 +95,7 @@ impl<H> Book<H> {
                 let fits = self.combining == 0 || self.combining.saturating_add(bytes) <= limits.from_repeats;
                 return if fits { Ok(()) } else { Err(WriteError::Busy) };
             }
-            Purpose::Repeat if bytes <= limits.chunk => limits.from_repeats,
+            Purpose::Repeat if bytes < 2 * limits.chunk => limits.from_repeats,
             Purpose::Repeat | Purpose::Range => limits.from_ranges,
         };
         let held = self.kept.saturating_add(self.ranges).saturating_add(bytes);

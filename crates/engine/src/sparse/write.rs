@@ -110,7 +110,7 @@ impl Draft {
         if same {
             return Ok(());
         }
-        let _arriving = self.expect()?;
+        let _arriving = self.arriving()?;
         let filling = Filling { draft: self.owner, chunk: number, serial: self.next_serial(), digest };
         self.fill(filling, staged, room).await?;
         Ok(())
@@ -143,7 +143,7 @@ impl Draft {
             return Ok(());
         }
         self.tracked.lock().map.admits(number, from, to).map_err(|_| SparseError::TooManyRanges)?;
-        let _arriving = self.expect()?;
+        let _arriving = self.arriving()?;
         self.write_fragment(number, from, to, bytes, room).await?;
         Ok(())
     }
@@ -200,8 +200,8 @@ impl Draft {
     }
 
     /// Takes memory for one more write, given back when that is in the map.
-    fn expect(&self) -> Result<Arriving<'_>, SparseError> {
-        let granted = self.tracked.lock().expect();
+    fn arriving(&self) -> Result<Arriving<'_>, SparseError> {
+        let granted = self.tracked.lock().begin();
         granted.then_some(Arriving(self)).ok_or(SparseError::TooManyRanges)
     }
 }

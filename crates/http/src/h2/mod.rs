@@ -138,15 +138,23 @@ async fn handle(
     let mut source =
         Incomings::new(incoming, &parts.headers, config.body_stall_timeout, Arc::clone(&connection));
     let window = if source.may_send() { connection.window } else { 0 };
-    let response = match connection.app.engine.budget().take(u64::from(window)) {
-        Some(_taken) => answer(&connection.app, &config, parsed, &mut source, Vec::new()).await,
+    // Whoever waits to be told to go ahead does not send the body when it is refused.
+    let sends_on = !parsed.expects_continue;
+    let taken = connection.app.engine.budget().take(u64::from(window));
+    let response = match &taken {
+        Some(_) => answer(&connection.app, &config, parsed, &mut source, Vec::new()).await,
         None => {
             connection.app.metrics.http_request(parsed.method.as_str(), 503);
             Some(Problem::busy().into_response(Headers::default(), head_only))
         }
     };
-    drop(source);
     let response = response.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted))?;
+    if let (Some(taken), true) = (taken, sends_on && source.may_send()) {
+        tokio::spawn(async move {
+            source.drain().await;
+            drop(taken);
+        });
+    }
     translate(&connection, response, config.first_byte_timeout)
 }
 

@@ -15,6 +15,10 @@ use crate::patience::within;
 use crate::source::{BodyError, Source};
 use crate::text::parse_decimal;
 
+/// So much of a body that nobody wants is read all the same, and for so long.
+const UNWANTED: usize = 256 << 10;
+const UNWANTED_FOR: Duration = Duration::from_secs(5);
+
 /// A body that is being read. That it is as long as announced, h2 sees to.
 pub(super) struct Incomings {
     incoming: Incoming,
@@ -39,6 +43,19 @@ impl Incomings {
             None => None,
         };
         Self { incoming, frame: Bytes::new(), length, whole: Vec::new(), stall, connection }
+    }
+
+    /// Reads what is left after the answer, if that is little. A stream is reset when its body is dropped unread, and some
+    /// clients (curl 7.88) forget the answer then, which RFC 9113 section 8.1 forbids.
+    pub(super) async fn drain(mut self) {
+        let rest = async {
+            let mut seen = 0_usize;
+            while seen <= UNWANTED && matches!(self.more().await, Ok(true)) {
+                seen = seen.saturating_add(std::mem::take(&mut self.frame).len());
+            }
+        };
+        // Either way it is dropped, which tells the client to stop.
+        let _ = tokio::time::timeout(UNWANTED_FOR, rest).await;
     }
 
     /// Whether there may be a body.

@@ -75,7 +75,9 @@ async fn at_the_brim_there_is_room_to_repeat_and_to_combine() {
         .keep(limits.allowed - limits.from_ranges);
     let others = put(&tier, tier.largest_admission() - limits.allowed).await.unwrap();
     assert_eq!(why_not(&ledger, 1, Purpose::Range).await, Some(WriteError::DoesNotFit));
-    assert_eq!(why_not(&ledger, limits.chunk + 1, Purpose::Repeat).await, Some(WriteError::DoesNotFit));
+    assert_eq!(why_not(&ledger, 2 * limits.chunk, Purpose::Repeat).await, Some(WriteError::DoesNotFit));
+    // A chunk of bytes that lie in two chunks is two pieces, each of which takes something besides.
+    assert!(ledger.reserve(limits.chunk + 5000, Purpose::Repeat).await.is_ok());
     let mut repeats = Vec::new();
     for _ in 0..4 {
         repeats.push(ledger.reserve(limits.chunk, Purpose::Repeat).await.unwrap());
@@ -188,7 +190,7 @@ impl Model {
         match op {
             Op::Reserve { purpose, bytes } => {
                 let kept_from = match purpose {
-                    Purpose::Repeat if bytes <= limits.chunk => limits.from_repeats,
+                    Purpose::Repeat if bytes < 2 * limits.chunk => limits.from_repeats,
                     _ => limits.from_ranges,
                 };
                 let fits = self.taken() + bytes <= limits.allowed - kept_from;
