@@ -9,34 +9,24 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use elcache_core::digest::Digest;
 use elcache_core::key::Key;
 use elcache_core::payload::Buffer;
-use elcache_core::tier::{ChunkRef, Hold, Owner, Refusal, Staged, Tier, TierName};
+use elcache_core::tier::{ChunkRef, Owner, Refusal, Staged, Tier, TierName};
 use elcache_core::tree::{CHUNK_SIZE, TreeHasher};
 use sha2::Sha256;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
 
 use crate::engine::{Engine, Source, refused, to_the_end};
 use crate::hashing::{self, Hashed, Job};
 use crate::manifest::Manifest;
 use crate::outcome::{PutOptions, Stored, WriteError};
+use crate::transit::{self, FIRST_BUFFER, Promises, STAGING};
 
-/// The first buffer of a value whose length is not known. Most such values are small.
-const FIRST_BUFFER: u64 = 64 << 10;
 /// What an upload of unknown length asks for when it turns out to be larger, as far as the tier can promise that; then
 /// twice as much.
 const FIRST_PROMISE: u64 = 64 << 20;
-/// Chunks that are on their way to a home that is not memory: as many as keep a disk busy.
-const STAGING: usize = 3;
-/// What is received, hashed and on its way there, at most.
-const TRANSIT: u64 = (STAGING as u64 + 2) * CHUNK_SIZE;
-/// How long to wait before asking again for memory that readers still hold.
-const RETRY: Duration = Duration::from_millis(5);
-
 /// One value being received. Dropping it leaves nothing behind.
 pub struct Upload {
     engine: Arc<Engine>,
@@ -45,9 +35,7 @@ pub struct Upload {
     options: PutOptions,
     /// Bytes that the home has promised room for.
     promised: u64,
-    /// Bytes that memory has promised room for, where it is not the home.
-    transit: u64,
-    promises: Vec<Hold>,
+    promises: Promises,
     buffer: Option<Box<dyn Buffer>>,
     received: u64,
     /// Chunks given to hashing.
@@ -71,8 +59,7 @@ impl Upload {
             key,
             options,
             promised: 0,
-            transit: 0,
-            promises: Vec::new(),
+            promises: Promises::default(),
             buffer: None,
             received: 0,
             chunks: 0,
@@ -110,7 +97,7 @@ impl Upload {
             None if self.received == 0 => FIRST_BUFFER,
             None => self.promise_more().await?,
         };
-        self.buffer = Some(self.room(len).await?);
+        self.buffer = Some(transit::room(&self.engine, len).await?);
         Ok(())
     }
 
@@ -264,16 +251,9 @@ impl Upload {
     async fn grow_buffer(&mut self) -> Result<(), WriteError> {
         let filled = self.buffer.as_ref().map_or(0, |buffer| buffer.filled()) as u64;
         let more = self.promise_more().await?;
-        let mut larger = self.room((filled + more).min(CHUNK_SIZE)).await?;
+        let mut larger = transit::room(&self.engine, (filled + more).min(CHUNK_SIZE)).await?;
         if let Some(smaller) = self.buffer.take() {
-            let mut at = 0;
-            while !smaller.run(at).is_empty() {
-                let run = smaller.run(at);
-                let count = run.len().min(larger.space().len());
-                larger.space()[..count].copy_from_slice(&run[..count]);
-                larger.advance(count);
-                at += count;
-            }
+            transit::copy(&*smaller, &mut *larger);
         }
         self.buffer = Some(larger);
         Ok(())
@@ -294,36 +274,8 @@ impl Upload {
     }
 
     async fn promise(&mut self, bytes: u64) -> Result<(), WriteError> {
-        let home = Arc::clone(&self.home);
-        self.admit(&*home, bytes).await?;
+        self.promises.admit(&self.engine, &*self.home, bytes).await?;
         self.promised += bytes;
-        let transit = self.promised.min(TRANSIT);
-        if self.home.name() != TierName::Memory && transit > self.transit {
-            let engine = Arc::clone(&self.engine);
-            let memory = engine.tiers().first().ok_or(WriteError::DoesNotFit)?;
-            let wanted = (transit - self.transit).min(memory.largest_admission());
-            self.admit(&**memory, wanted).await?;
-            self.transit = transit;
-        }
-        Ok(())
-    }
-
-    async fn admit(&mut self, tier: &dyn Tier, bytes: u64) -> Result<(), WriteError> {
-        let answer = timeout(self.engine.config.admission_wait, tier.admit(bytes).get()).await;
-        self.promises.push(answer.unwrap_or(Err(Refusal::Full)).map_err(refused)?);
-        Ok(())
-    }
-
-    /// A buffer, waiting a little where readers still hold what was evicted.
-    async fn room(&self, len: u64) -> Result<Box<dyn Buffer>, WriteError> {
-        let attempts = async {
-            loop {
-                match self.engine.buffers.buffer(len as usize) {
-                    None => sleep(RETRY).await,
-                    Some(buffer) => return buffer,
-                }
-            }
-        };
-        timeout(self.engine.config.room_wait, attempts).await.map_err(|_| WriteError::Busy)
+        self.promises.cover_transit(&self.engine, self.home.name(), self.promised).await
     }
 }

@@ -10,11 +10,10 @@ use std::sync::atomic::Ordering;
 use elcache_core::budget::Taken;
 use elcache_core::payload::{Buffer, Filled};
 use elcache_core::span::Span;
-use elcache_core::tier::{ChunkRef, Hold, Refusal, Staged, TierName};
+use elcache_core::tier::{ChunkRef, Refusal, Staged, TierName};
 use elcache_core::tree::CHUNK_SIZE;
 use sha2::Sha256;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
 use super::draft::Draft;
 use super::ledger::{Purpose, Reserved};
@@ -23,7 +22,7 @@ use super::{Sparse, SparseError};
 use crate::engine::{refused, to_the_end};
 use crate::hashing::{self, Hashed, Job};
 use crate::outcome::WriteError;
-use crate::transit::{self, FIRST_BUFFER, STAGING, TRANSIT};
+use crate::transit::{self, FIRST_BUFFER, Promises, STAGING, TRANSIT};
 
 /// What is kept in memory of a whole chunk that has arrived and does not count yet.
 const STAGED_CHUNK: u64 = 128;
@@ -37,8 +36,7 @@ pub struct Range {
     received: u64,
     /// Room for what is received, and for what is on its way to where it belongs.
     reserved: Option<Reserved>,
-    transit: u64,
-    promises: Vec<Hold>,
+    promises: Promises,
     buffer: Option<Box<dyn Buffer>>,
     job: Option<(u64, Job)>,
     staging: VecDeque<(u64, JoinHandle<Result<Staged, Refusal>>)>,
@@ -74,8 +72,7 @@ impl Range {
             len,
             received: 0,
             reserved: None,
-            transit: 0,
-            promises: Vec::new(),
+            promises: Promises::default(),
             buffer: None,
             job: None,
             staging: VecDeque::new(),
@@ -320,19 +317,10 @@ impl Range {
         Ok(())
     }
 
-    /// Takes room in memory for what is on its way, where memory is not where it stays.
+    /// Takes room in memory for what is on its way.
     async fn promise(&mut self, transit: u64) -> Result<(), WriteError> {
-        let transit = transit.min(TRANSIT);
-        if self.draft().home().name() == TierName::Memory || transit <= self.transit {
-            return Ok(());
-        }
-        let engine = &self.sparse.engine;
-        let memory = engine.tiers().first().ok_or(WriteError::DoesNotFit)?;
-        let wanted = (transit - self.transit).min(memory.largest_admission());
-        let answer = timeout(engine.config.admission_wait, memory.admit(wanted).get()).await;
-        self.promises.push(answer.unwrap_or(Err(Refusal::Full)).map_err(refused)?);
-        self.transit = transit;
-        Ok(())
+        let home = self.draft().home().name();
+        self.promises.cover_transit(&self.sparse.engine, home, transit).await
     }
 }
 
