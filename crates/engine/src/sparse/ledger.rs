@@ -14,6 +14,7 @@ use std::time::Duration;
 use elcache_core::tier::{Hold, Tier};
 use elcache_core::tree::CHUNK_SIZE;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::engine::refused;
@@ -87,19 +88,25 @@ impl<H> Book<H> {
         self.kept.saturating_add(self.ranges).saturating_add(self.combining)
     }
 
-    /// Whether uploads may hold so much more.
-    fn admits(&self, bytes: u64, purpose: Purpose, limits: &Limits) -> Result<(), WriteError> {
+    /// Whether uploads may hold so much more now, or will when ranges that are on their way in have ended.
+    fn admits(&self, bytes: u64, purpose: Purpose, limits: &Limits) -> Result<bool, WriteError> {
         let kept_from = match purpose {
             // There is always room for one: it makes room. The others may come back when it has.
             Purpose::Combine => {
                 let fits = self.combining == 0 || self.combining.saturating_add(bytes) <= limits.from_repeats;
-                return if fits { Ok(()) } else { Err(WriteError::Busy) };
+                return if fits { Ok(true) } else { Err(WriteError::Busy) };
             }
             Purpose::Repeat if bytes < 2 * limits.chunk => limits.from_repeats,
             Purpose::Repeat | Purpose::Range => limits.from_ranges,
         };
-        let held = self.kept.saturating_add(self.ranges).saturating_add(bytes);
-        if held <= limits.allowed - kept_from { Ok(()) } else { Err(WriteError::DoesNotFit) }
+        // What others have reserved they may yet give back, as all do that write what is written already.
+        let held = self.kept.saturating_add(bytes);
+        let may_hold = limits.allowed - kept_from;
+        if held > may_hold {
+            Err(WriteError::DoesNotFit)
+        } else {
+            Ok(held.saturating_add(self.ranges) <= may_hold)
+        }
     }
 
     /// What has to be promised so that this much more is. Nothing is asked for above what is allowed, although more may be in use
@@ -142,18 +149,26 @@ pub(crate) struct Ledger {
     book: Mutex<Book<Hold>>,
     /// One at a time asks for promises.
     turn: tokio::sync::Mutex<()>,
+    /// Less is taken than before.
+    freed: Notify,
 }
 
 impl Ledger {
     pub(crate) fn new(home: Arc<dyn Tier>, wait: Duration) -> Arc<Self> {
-        Arc::new(Self { home, wait, book: Mutex::new(Book::new()), turn: tokio::sync::Mutex::default() })
+        Arc::new(Self {
+            home,
+            wait,
+            book: Mutex::new(Book::new()),
+            turn: tokio::sync::Mutex::default(),
+            freed: Notify::new(),
+        })
     }
 
     /// Room for so many bytes more. Waits for its turn, as any write does; but to combine waits for nobody, since others wait for
     /// whoever does: it is over soon, and what it takes for the moment tiers have beside what they promise.
     ///
     /// # Errors
-    /// [`WriteError::DoesNotFit`] when uploads hold what they may, [`WriteError::Busy`] when others hold it for the moment.
+    /// [`WriteError::DoesNotFit`] when what is written leaves no room for it, [`WriteError::Busy`] when others hold that for the moment.
     pub(crate) async fn reserve(
         self: &Arc<Self>,
         bytes: u64,
@@ -196,19 +211,29 @@ impl Ledger {
     async fn reserve_in_turn(self: &Arc<Self>, bytes: u64, purpose: Purpose) -> Result<Reserved, WriteError> {
         let _turn = self.turn.lock().await;
         loop {
+            let freed = self.freed.notified();
             if let Some(reserved) = self.try_reserve(bytes, purpose)? {
                 return Ok(reserved);
             }
-            self.promise_more(bytes).await?;
+            if self.admits(bytes, purpose)? {
+                self.promise_more(bytes).await?;
+            } else {
+                freed.await;
+            }
         }
     }
 
-    /// `None` when it has to be promised first.
+    fn admits(&self, bytes: u64, purpose: Purpose) -> Result<bool, WriteError> {
+        let limits = self.limits();
+        self.book.lock().admits(bytes, purpose, &limits)
+    }
+
+    /// `None` when it has to be promised first, or to be waited for.
     fn try_reserve(self: &Arc<Self>, bytes: u64, purpose: Purpose) -> Result<Option<Reserved>, WriteError> {
         let limits = self.limits();
         let mut book = self.book.lock();
-        book.admits(bytes, purpose, &limits)?;
-        if purpose != Purpose::Combine && book.missing(bytes, &limits) > 0 {
+        let admitted = book.admits(bytes, purpose, &limits)?;
+        if !admitted || purpose != Purpose::Combine && book.missing(bytes, &limits) > 0 {
             return Ok(None);
         }
         let reserved = book.reserved(purpose);
@@ -252,6 +277,8 @@ impl Ledger {
         let surplus = book.surplus(&limits);
         drop(book);
         drop(surplus);
+        // One alone waits, whose turn it is.
+        self.freed.notify_one();
     }
 }
 

@@ -82,8 +82,9 @@ async fn at_the_brim_there_is_room_to_repeat_and_to_combine() {
     for _ in 0..4 {
         repeats.push(ledger.reserve(limits.chunk, Purpose::Repeat).await.unwrap());
     }
-    assert_eq!(why_not(&ledger, 1, Purpose::Repeat).await, Some(WriteError::DoesNotFit));
+    assert_eq!(why_not(&ledger, 1, Purpose::Repeat).await, Some(WriteError::Busy));
     repeats.into_iter().for_each(|repeat| repeat.keep(limits.chunk));
+    assert_eq!(why_not(&ledger, 1, Purpose::Repeat).await, Some(WriteError::DoesNotFit));
     let mut chunks = Vec::new();
     for _ in 0..4 {
         chunks.push(ledger.reserve(limits.chunk, Purpose::Combine).await.unwrap());
@@ -95,6 +96,30 @@ async fn at_the_brim_there_is_room_to_repeat_and_to_combine() {
     }
     assert_eq!(ledger.used(), limits.allowed - limits.from_repeats);
     drop(others);
+}
+
+/// Writers of the same bytes each reserve room for them. Once, when they did so at the same time and there was room for some of them
+/// only, the others heard that what they had to write would never fit.
+#[tokio::test(start_paused = true)]
+async fn room_that_others_may_give_back_is_waited_for() {
+    let tier = tier(128 * MIB);
+    let ledger = ledger(&tier);
+    let limits = ledger.limits();
+    let most = limits.allowed - limits.from_ranges;
+    let first = ledger.reserve(most - MIB, Purpose::Range).await.unwrap();
+    let waiting = tokio::spawn({
+        let ledger = Arc::clone(&ledger);
+        async move { ledger.reserve(10 * MIB, Purpose::Range).await.map(drop) }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!waiting.is_finished());
+    first.keep(MIB);
+    assert_eq!(waiting.await.unwrap(), Ok(()));
+    let all = ledger.reserve(most - MIB, Purpose::Range).await.unwrap();
+    assert_eq!(why_not(&ledger, 10 * MIB, Purpose::Range).await, Some(WriteError::Busy));
+    all.keep(most - MIB);
+    assert_eq!(why_not(&ledger, 10 * MIB, Purpose::Range).await, Some(WriteError::DoesNotFit));
+    ledger.release(most);
 }
 
 /// A restart finds more than the tier, which has become smaller, may hold for uploads. What is there can still be finished.
@@ -193,13 +218,14 @@ impl Model {
                     Purpose::Repeat if bytes < 2 * limits.chunk => limits.from_repeats,
                     _ => limits.from_ranges,
                 };
-                let fits = self.taken() + bytes <= limits.allowed - kept_from;
+                let fits = self.used + bytes <= limits.allowed - kept_from;
+                let fits_now = self.taken() + bytes <= limits.allowed - kept_from;
                 match self.ledger.reserve(bytes, purpose).await {
                     Ok(reserved) => {
-                        assert!(fits && reserved.bytes() == bytes);
+                        assert!(fits_now && reserved.bytes() == bytes);
                         self.reserved.push(reserved);
                     }
-                    Err(WriteError::Busy) => assert!(fits && !self.puts.is_empty()),
+                    Err(WriteError::Busy) => assert!(fits && !(fits_now && self.puts.is_empty())),
                     Err(other) => assert!(!fits && other == WriteError::DoesNotFit),
                 }
             }
