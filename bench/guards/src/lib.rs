@@ -17,7 +17,7 @@ pub mod bounds {
     /// The same through the tier, with its metadata decoded and its bytes as a payload.
     pub const TIER_HIT: u64 = 2_150_000;
     /// The same through the coordinator, with its counters.
-    pub const ENGINE_HIT: u64 = 2_760_000;
+    pub const ENGINE_HIT: u64 = 3_035_000;
     /// A key that is not there.
     pub const STORE_MISS: u64 = 251_000;
     /// A value of 1 KiB replaces another, and the oldest leaves.
