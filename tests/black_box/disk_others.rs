@@ -24,6 +24,7 @@ struct Read {
     stage: usize,
     number: u64,
     is_hit: bool,
+    status: u16,
     took: Duration,
 }
 
@@ -48,7 +49,7 @@ fn read(node: &Node, seed: u64, stage: &AtomicUsize, stop: &AtomicBool, all: &Mu
             !is_hit || answer.body.len() == VALUE && Content::new(number).is(0, &answer.body),
             "{number}"
         );
-        reads.push(Read { stage: at, number, is_hit, took });
+        reads.push(Read { stage: at, number, is_hit, status: answer.status, took });
         std::thread::sleep(PAUSE);
     }
     all.lock().expect("the reads").extend(reads);
@@ -105,8 +106,8 @@ fn one_goes(time: Duration) {
     let part = others.len() as f64 / KEYS as f64;
     assert!((0.5..0.8).contains(&part), "two thirds of the values are in other directories, and not {part}");
     let mut latencies: [Latencies; STAGES.len()] = Default::default();
-    for Read { stage, number, is_hit, took } in reads.iter().filter(|read| others.contains(&read.number)) {
-        assert!(is_hit, "{number}, which another directory has, is no hit {}", STAGES[*stage]);
+    for Read { stage, number, is_hit, status, took } in reads.iter().filter(|read| others.contains(&read.number)) {
+        assert!(is_hit, "{number}, which another directory has, is no hit {} {status} {took:?}", STAGES[*stage]);
         latencies[*stage].add(*took);
     }
     for (stage, latencies_of) in STAGES.iter().zip(&latencies) {
