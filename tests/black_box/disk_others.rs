@@ -106,8 +106,14 @@ fn one_goes(time: Duration) {
     let part = others.len() as f64 / KEYS as f64;
     assert!((0.5..0.8).contains(&part), "two thirds of the values are in other directories, and not {part}");
     let mut latencies: [Latencies; STAGES.len()] = Default::default();
-    for Read { stage, number, is_hit, status, took } in reads.iter().filter(|read| others.contains(&read.number)) {
-        assert!(is_hit, "{number}, which another directory has, is no hit {} {status} {took:?}", STAGES[*stage]);
+    for Read { stage, number, is_hit, status, took } in
+        reads.iter().filter(|read| others.contains(&read.number))
+    {
+        assert!(
+            is_hit,
+            "{number}, which another directory has, is no hit {} {status} {took:?}",
+            STAGES[*stage]
+        );
         latencies[*stage].add(*took);
     }
     for (stage, latencies_of) in STAGES.iter().zip(&latencies) {
