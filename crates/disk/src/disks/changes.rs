@@ -62,6 +62,8 @@ impl Shared {
         }
         self.change_view(|view| view.members.retain(|member| set.contains(&member.id)));
         for member in out {
+            // The keeper may not have looked since its gate shut, and finds it in no view any more.
+            member.disk.give_up_all();
             let directory = self.seats[member.seat].name();
             tracing::warn!(%directory, epoch = *epoch, "the other directories go on without this one; what is in it is given up");
         }

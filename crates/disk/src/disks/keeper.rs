@@ -44,19 +44,24 @@ impl Shared {
     fn attend(self: &Arc<Self>, number: usize, tasks: &mut JoinSet<()>) {
         let seat = &self.seats[number];
         let member = self.view().of_seat(number).cloned();
-        let gate = Arc::clone(&seat.life.lock().gate);
+        // Of one that is in service nobody changes the gate meanwhile.
+        let (gate, is_out) = {
+            let life = seat.life.lock();
+            (Arc::clone(&life.gate), life.out.is_some())
+        };
         gate.tick(HANGS.min(self.patience));
         if self.closing.load(Ordering::Acquire) {
             return;
         }
-        if let Some(member) = member.filter(|member| Arc::ptr_eq(&member.disk.gate, &gate)) {
-            if let Some(trouble) = member.tier.report().trouble {
-                gate.shut(trouble);
-            }
-            if let Some(why) = gate.why() {
+        let member = member.filter(|member| Arc::ptr_eq(&member.disk.gate, &gate));
+        if let Some(trouble) = member.as_ref().and_then(|member| member.tier.report().trouble) {
+            gate.shut(trouble);
+        }
+        if let Some(why) = gate.why() {
+            if !is_out {
                 self.take_out(number, &why);
-                member.disk.give_up_all();
             }
+            member.inspect(|member| member.disk.give_up_all());
         }
         let mut life = seat.life.lock();
         let is_out = life.out.is_some();

@@ -251,6 +251,15 @@ impl Disks {
         (pinned, view.members.iter().map(|member| member.disk.pins.more()).sum())
     }
 
+    /// A directory fails and the others go on without it, before the keeper has looked. How many are left.
+    #[cfg(test)]
+    pub(crate) async fn leave_unseen(&self, number: usize, why: &str) -> usize {
+        let view = self.shared.view();
+        view.of_seat(number).into_iter().for_each(|member| member.disk.gate.shut(why));
+        self.shared.leave().await;
+        self.shared.view().members.len()
+    }
+
     /// Waits until everything is found that is there.
     #[cfg(test)]
     pub(crate) async fn recovered(&self) {

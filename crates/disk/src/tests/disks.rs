@@ -214,6 +214,18 @@ async fn the_others_serve_on_and_the_one_that_failed_comes_back_empty() {
     assert_eq!(in_service(&disks), [true; 3]);
 }
 
+/// A gate may shut between two looks of the keeper. The others went on without the directory before that had taken it out: nobody
+/// looked at it any more, and it stayed out for ever.
+#[tokio::test(start_paused = true)]
+async fn one_that_is_left_before_it_was_seen_to_fail_comes_back() {
+    let mut rack = Rack::new(3);
+    let disks = rack.open().await;
+    assert_eq!(disks.leave_unseen(1, "it failed just now").await, 2, "the others went on");
+    until(SOON, "", || troubles(&disks).contains("it failed just now")).await;
+    until(LATER, "", || in_service(&disks)[1]).await;
+    assert!(troubles(&disks).is_empty(), "{}", troubles(&disks));
+}
+
 /// The directory that was left has an older version of everything. The node was killed before it could be emptied.
 #[tokio::test(start_paused = true)]
 async fn what_a_directory_has_missed_does_not_come_back_with_it() {
