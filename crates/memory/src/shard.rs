@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use elcache_arena::{NewRecord, OwnedRef, Pool, Record, Records, Retired};
+use elcache_core::shared::Watched;
 use elcache_core::tier::Owner;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -113,12 +114,28 @@ impl Shard {
     /// As [`Shard::find`], and counts it as a use.
     pub(crate) fn hit(&self, name: Name<'_>) -> Option<Record<'_>> {
         let record = self.find(name)?;
-        if self.hits.note(record.number())
+        self.used(record.number());
+        Some(record)
+    }
+
+    /// Counts a use of the record of this number, if there is one.
+    pub(crate) fn note_use(&self, number: u32) {
+        if number < self.records.highest() {
+            self.used(number);
+        }
+    }
+
+    fn used(&self, number: u32) {
+        if self.hits.note(number)
             && let Some(mut state) = self.state.try_lock()
         {
             self.learn(&mut state);
         }
-        Some(record)
+    }
+
+    /// What changes before the record of this number loses its name; `None` when it has none.
+    pub(crate) fn watch(&self, number: u32) -> Option<Watched> {
+        self.records.watch(number)
     }
 
     /// A reference that outlives the borrow.
