@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
+use crate::PAGE_SIZE;
+use crate::mapping::{Mapping, Others};
 use crate::watch::{LIFE, Watch};
 
 /// As long as this is there, the word holds a number that is not 0 and has bit 30 not set. Afterwards it is 0.
@@ -17,20 +19,12 @@ pub struct Life {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The head of a thread's list, and its one entry, as `get_robust_list(2)` has them: an entry points to the next one, the last one to
-/// the head; the word is `offset` bytes behind its entry.
-#[repr(C)]
-struct Robust {
-    first: *const Entry,
-    offset: libc::c_long,
-    pending: *const Entry,
-    entry: Entry,
-}
-
-#[repr(C)]
-struct Entry {
-    next: *const Robust,
-}
+/// A thread's list, in words, as `set_robust_list(2)` has it: the first entry, how far behind its entry a futex lies, what is being
+/// locked; then the one entry: the next one, which is the head again.
+const FIRST: usize = 0;
+const OFFSET: usize = 1;
+const ENTRY: usize = 3;
+const HEAD_LEN: usize = 3 * size_of::<u64>();
 
 impl Life {
     /// Begins.
@@ -54,28 +48,30 @@ impl Drop for Life {
 /// What the thread does: it says that it holds the word, and waits.
 fn hold(watch: &Watch, begun: &Sender<io::Result<()>>, ends: &Receiver<()>) {
     let word = &watch.mapping().half_words()[LIFE];
-    let mut robust = Robust {
-        first: std::ptr::null(),
-        offset: 0,
-        pending: std::ptr::null(),
-        entry: Entry { next: std::ptr::null() },
-    };
-    robust.offset =
-        word.as_ptr().addr().wrapping_sub((&raw const robust.entry).addr()).cast_signed() as libc::c_long;
-    robust.first = &raw const robust.entry;
-    robust.entry.next = &raw const robust;
-    // SAFETY: the list lies in this frame, and is taken back before the frame ends. It takes the place of libc's, which this thread
-    // has no entry in: it takes no robust lock.
-    let listed = unsafe { set_robust_list(&raw const robust) };
+    let listed = Mapping::new(PAGE_SIZE, Others::Read).and_then(|list| enlist(list, word));
     if listed.is_ok() {
         hold_word(word);
     }
+    let done = listed.as_ref().map(|_| ()).map_err(|error| error.kind().into());
     // An error means that nobody waits for it any more.
-    let _ = begun.send(listed);
+    let _ = begun.send(done);
     let _ = ends.recv();
     word.store(0, Ordering::SeqCst);
-    // SAFETY: no list at all is one that can always be had.
+    // SAFETY: no list at all is one that can always be had. The old one is dropped after this.
     let _ = unsafe { set_robust_list(std::ptr::null()) };
+}
+
+/// Has the kernel know that this thread holds the word. The list has to live as long as the thread. It is not on the stack: where memory runs out,
+/// the kernel takes what is private from a process that it kills, before it looks at the list.
+fn enlist(list: Mapping, word: &AtomicU32) -> io::Result<Mapping> {
+    let words = list.words();
+    let address = |index: usize| words[index].as_ptr().addr() as u64;
+    words[FIRST].store(address(ENTRY), Ordering::Relaxed);
+    words[OFFSET].store((word.as_ptr().addr() as u64).wrapping_sub(address(ENTRY)), Ordering::Relaxed);
+    words[ENTRY].store(address(FIRST), Ordering::Relaxed);
+    // SAFETY: the caller keeps the list. It takes the place of libc's, in which this thread has no entry: it takes no robust lock.
+    unsafe { set_robust_list(words[FIRST].as_ptr())? };
+    Ok(list)
 }
 
 fn hold_word(word: &AtomicU32) {
@@ -86,9 +82,9 @@ fn hold_word(word: &AtomicU32) {
 
 /// # Safety
 /// The list has to stay where it is until the thread ends or has another one.
-unsafe fn set_robust_list(list: *const Robust) -> io::Result<()> {
+unsafe fn set_robust_list(list: *const u64) -> io::Result<()> {
     // SAFETY: the kernel keeps the address and looks at it when the thread ends; the caller answers for what is there.
-    let done = unsafe { libc::syscall(libc::SYS_set_robust_list, list, 3 * size_of::<usize>()) };
+    let done = unsafe { libc::syscall(libc::SYS_set_robust_list, list, HEAD_LEN) };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -238,13 +238,21 @@ impl Records {
         self.get(number)
     }
 
+    /// A record is about to be found no more, by any name, and to be released: whoever watches it is told. To be called before anybody
+    /// can find another one in its place, so that nobody reads the old one after somebody has read the new one.
+    pub fn leave(&self, number: u32) -> Leaving<'_> {
+        self.pool.watch().begin_change(Watch::word_of(self.ordinal, number));
+        Leaving { records: self, number }
+    }
+
     /// Takes the name from a record: nobody finds it any more, and its last reader frees it. Nothing happens when
     /// the number names none.
-    pub fn release(&self, number: u32) {
+    pub fn release(&self, leaving: Leaving<'_>) {
+        let number = leaving.number;
         let Some(cell) = self.cell(number) else { return };
-        let word = Watch::word_of(self.ordinal, number);
         // The orderings are those of `give_back`, for the same reason.
-        let before = self.pool.watch().while_changing(word, || cell.fetch_and(!NAMED, Ordering::AcqRel));
+        let before = cell.fetch_and(!NAMED, Ordering::AcqRel);
+        drop(leaving);
         if before & STATE == NAMED {
             self.retire(number, Loc::from_bits(before >> STATE_BITS));
         }
@@ -318,6 +326,18 @@ impl Drop for Records {
                 free(View { pool: &self.pool, head: Loc::from_bits(cell >> STATE_BITS) });
             }
         }
+    }
+}
+
+/// A record that is on its way out. Nobody is told to watch it.
+pub struct Leaving<'a> {
+    records: &'a Records,
+    number: u32,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.records.pool.watch().end_change(Watch::word_of(self.records.ordinal, self.number));
     }
 }
 

@@ -19,6 +19,8 @@ const UNDER_WAY: u64 = CHANGE - 1;
 
 /// The half word that says whether the process lives.
 pub(crate) const LIFE: usize = 16;
+/// The word that says until when answers may be kept: on a node that is alone, for ever.
+const UNTIL: usize = 9;
 
 pub(crate) struct Watch(Mapping);
 
@@ -27,6 +29,7 @@ impl Watch {
         let mapping = Mapping::new(PAGE_SIZE + WORDS * size_of::<u64>(), Others::Read)?;
         mapping.words()[0].store(MAGIC.to_le(), Ordering::Relaxed);
         mapping.words()[1].store((WORDS as u64).to_le(), Ordering::Relaxed);
+        mapping.words()[UNTIL].store(u64::MAX, Ordering::Relaxed);
         Ok(Self(mapping))
     }
 
@@ -42,15 +45,16 @@ impl Watch {
         (generation & UNDER_WAY == 0).then_some(Watched { word, generation })
     }
 
-    /// Has the word change, and nobody be told to watch it before `change` is over. Whoever was told sees the new word before anything
-    /// that comes after this.
-    pub(crate) fn while_changing<R>(&self, word: u32, change: impl FnOnce() -> R) -> R {
+    /// A record is about to lose its name: the word changes, and nobody is told to watch it before [`Watch::end_change`].
+    pub(crate) fn begin_change(&self, word: u32) {
         self.word(word).fetch_add(CHANGE + 1, Ordering::SeqCst);
-        // Of what follows, the memory that is used anew above all, nothing is seen before the word.
+        // Of what follows, the new value of a key and memory that is used anew, nothing is seen before the word.
         fence(Ordering::SeqCst);
-        let result = change();
+    }
+
+    /// It has lost it.
+    pub(crate) fn end_change(&self, word: u32) {
         self.word(word).fetch_sub(1, Ordering::Release);
-        result
     }
 
     pub(crate) fn mapping(&self) -> &Mapping {
