@@ -34,7 +34,7 @@ pub use life::Life;
 pub use mapping::{Mapping, Others};
 pub use pool::{BLOCK_SIZE, Hint, Pool};
 pub use prefetch::prefetch;
-pub use record::{NewRecord, OwnedRef, Record, Records, Retired};
+pub use record::{Leaving, NewRecord, OwnedRef, Record, Records, Retired};
 
 /// Bytes in a page: the granule of payload pieces.
 pub const PAGE_SIZE: usize = 4096;

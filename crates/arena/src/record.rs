@@ -624,7 +624,7 @@ mod tests {
             let payload = record.into_owned(&records).body(head.len(), from, to);
             let expected = &body[from.min(to).min(len)..to.min(len)];
             prop_assert_eq!(&payload.to_contiguous()[..], expected);
-            records.release(number);
+            records.release(records.leave(number));
             prop_assert!(records.get(number).is_none());
             prop_assert_eq!(pool.used_bytes() > 0, !expected.is_empty());
             drop(payload);
@@ -660,7 +660,7 @@ mod tests {
         assert_eq!(read_shared(&pool, &slice), body[70_003..140_003]);
         let of = payload.places().map(|(_, place)| place.unwrap().record).collect::<Vec<_>>();
         assert!(of.iter().all(|of| of.0 == 1 << 32 | u64::from(number)), "{of:?}");
-        records.release(number);
+        records.release(records.leave(number));
         assert_eq!(records.watch(number), None);
         let now = pool.watch().read(watched.word).unwrap();
         assert_ne!(now, watched);
@@ -674,7 +674,7 @@ mod tests {
         let records = Records::new(&pool, 10);
         let number = records.insert(new(&pool, &[b"abc"], &[], false)).ok().unwrap();
         let reader = records.get(number).unwrap();
-        records.release(number);
+        records.release(records.leave(number));
         assert_eq!(reader.content(), b"abc");
         assert!(pool.used_bytes() > 0);
         drop(reader);
@@ -688,7 +688,7 @@ mod tests {
         let pool = Pool::new(1 << 20).unwrap();
         let records = Records::new(&pool, 10);
         let number = records.insert(new(&pool, &[b"root"], &[], true)).ok().unwrap();
-        records.release(number);
+        records.release(records.leave(number));
         let retired = records.take_retired(8);
         assert_eq!(retired.iter().map(Retired::content).collect::<Vec<_>>(), [b"root"]);
         drop(retired);
@@ -713,7 +713,7 @@ mod tests {
             let flags = rustix::pipe::SpliceFlags::empty();
             let sent = rustix::pipe::splice(file, Some(&mut offset), &writer, None, count, flags).unwrap();
             drop(payload);
-            records.release(number);
+            records.release(records.leave(number));
             assert_eq!(pool.used_bytes(), 0);
             let again = records.insert(new(&pool, &[b"new"], &vec![2; len], false)).ok().unwrap();
             let mut seen = vec![0; sent];
@@ -761,11 +761,11 @@ mod tests {
                 let content = vec![round as u8; 1 + round % 700];
                 held.push(records.insert(new(&pool, &[&content], &[], false)).ok().unwrap());
                 if held.len() == 12 {
-                    records.release(held.remove(round % 12));
+                    records.release(records.leave(held.remove(round % 12)));
                 }
             }
             stop.store(true, Ordering::Relaxed);
-            held.into_iter().for_each(|number| records.release(number));
+            held.into_iter().for_each(|number| records.release(records.leave(number)));
         });
         assert!(reads.load(Ordering::Relaxed) > 0);
         assert_eq!(pool.used_bytes(), 0);

@@ -176,12 +176,13 @@ impl Shard {
         let State { policy, writer, owners } = &mut *state;
         match old {
             Some(old) => {
+                let leaving = self.records.leave(old);
                 self.table.replace(writer, name.hash, old, Entry { number, hint });
                 policy.remove(old);
                 if let Some(owners_before) = owners.remove(&old) {
                     owners.insert(number, owners_before);
                 }
-                self.records.release(old);
+                self.records.release(leaving);
             }
             None => self.enter(writer, name, Entry { number, hint }),
         }
@@ -367,10 +368,11 @@ impl Shard {
 
     /// Takes an entry out of the table and the policy, and its name from the record.
     fn take_out(&self, state: &mut State, kind: Kind, hash: u64, number: u32) -> Gone {
+        let leaving = self.records.leave(number);
         self.table.remove(&mut state.writer, hash, number);
         state.policy.remove(number);
         self.count(kind, -1);
-        self.records.release(number);
+        self.records.release(leaving);
         Gone { kind, owners: state.owners.remove(&number).unwrap_or_default(), kept: None }
     }
 
