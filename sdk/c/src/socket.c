@@ -1,5 +1,4 @@
 /* The transport over a Unix socket. */
-#define _GNU_SOURCE
 #include "transport.h"
 
 #include <errno.h>
@@ -58,7 +57,7 @@ static ssize_t socket_read(struct transport *transport, const struct iovec *part
         if (left_ns > 0) {
             limit_read(self, left_ns);
         }
-        ssize_t got = recvmsg(self->fd, &message, left_ns > 0 ? MSG_CMSG_CLOEXEC : MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        ssize_t got = recvmsg(self->fd, &message, left_ns > 0 ? 0 : MSG_DONTWAIT);
         if (got > 0) {
             return got;
         }
