@@ -11,6 +11,7 @@
 //! - [`payload`]: bytes in pieces, and buffers that are filled before they become a payload.
 //! - [`tier`]: what the coordinator asks of memory, disk and cluster.
 //! - [`staging`]: what tiers keep of a value that many writers put together, until it is committed.
+//! - [`activity`]: whether a connection serves a request, so that a stop knows which to close.
 //! - [`budget`]: the one memory budget.
 //! - [`clock`]: time as an argument.
 //!
@@ -19,6 +20,7 @@
 //! lengths are `u64` and every sum of them is checked.
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod budget;
 pub mod clock;
 pub mod condition;
