@@ -9,6 +9,7 @@
 //! - [`value`]: a value's metadata, version and kept headers.
 //! - [`condition`]: `If-Match` and its relatives, as the data plane sees them.
 //! - [`payload`]: bytes in pieces, and buffers that are filled before they become a payload.
+//! - [`shared`]: memory that clients on the same machine read in place.
 //! - [`tier`]: what the coordinator asks of memory, disk and cluster.
 //! - [`staging`]: what tiers keep of a value that many writers put together, until it is committed.
 //! - [`activity`]: whether a connection serves a request, so that a stop knows which to close.
@@ -27,6 +28,7 @@ pub mod condition;
 pub mod digest;
 pub mod key;
 pub mod payload;
+pub mod shared;
 pub mod span;
 pub mod staging;
 pub mod tier;
