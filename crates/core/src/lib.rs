@@ -12,6 +12,7 @@
 //! - [`shared`]: memory that clients on the same machine read in place.
 //! - [`tier`]: what the coordinator asks of memory, disk and cluster.
 //! - [`staging`]: what tiers keep of a value that many writers put together, until it is committed.
+//! - [`activity`]: whether a connection serves a request, so that a stop knows which to close.
 //! - [`budget`]: the one memory budget.
 //! - [`clock`]: time as an argument.
 //!
@@ -20,6 +21,7 @@
 //! lengths are `u64` and every sum of them is checked.
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod budget;
 pub mod clock;
 pub mod condition;

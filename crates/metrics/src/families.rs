@@ -327,6 +327,16 @@ pub(crate) static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "elcache_local_requests_total",
+        kind: Kind::Counter,
+        labels: &["transport", "op", "status"],
+        unit: "",
+        help: "Requests of local clients answered, by transport, operation and status.",
+        collect: |from, to| {
+            from.metrics.local_requests.for_each(|labels, requests| to.put(&labels, requests));
+        },
+    },
+    Family {
         name: "elcache_connections",
         kind: Kind::Gauge,
         labels: &["transport"],

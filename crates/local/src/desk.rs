@@ -1,0 +1,271 @@
+//! What a session does with frames: the requests that are open, and what is said of them.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::task::Context;
+use std::time::Duration;
+
+use elcache_protocol::{Header, Kind, Refusal, Reply, Request, Status, flow};
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::app::{Local, LocalConfig};
+use crate::get::Wanted;
+use crate::intake::Intake;
+use crate::outlet::Outlet;
+use crate::output::Output;
+use crate::status::Refused;
+use crate::steps::Done;
+
+/// Requests that may be open at once.
+const REQUESTS: usize = 64;
+/// Bytes that a client may send of a request before it is given credit.
+pub(crate) const WINDOW: u64 = 64 << 10;
+/// Answers are queued up to this many bytes; then the client has to take some.
+const QUEUE: usize = 1 << 20;
+
+/// Why a connection ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// There is no client any more, or it takes nothing.
+    Gone,
+    /// Nothing is open, and the server stops.
+    Drained,
+    /// The client broke the protocol, and may be told so.
+    Broken(Refusal),
+}
+
+impl End {
+    pub(crate) fn broken(why: &'static str) -> Self {
+        Self::Broken(Refusal { status: Status::Protocol, why: why.into() })
+    }
+}
+
+/// A request that is not answered yet.
+pub(crate) struct Open {
+    pub(crate) id: u64,
+    pub(crate) kind: Kind,
+    /// When the client wants it to end.
+    pub(crate) deadline: Option<Duration>,
+    /// When what it waits for is given up.
+    pub(crate) patience: Option<Duration>,
+    /// What it waits for, if that is the engine.
+    pub(crate) step: Option<AbortHandle>,
+    pub(crate) work: Work,
+}
+
+/// What there is of a request besides what it waits for.
+pub(crate) enum Work {
+    /// Nothing: its only step will say what it came to.
+    Step,
+    /// A look-up that has not begun, since the client has not taken the answers before it.
+    Deferred(Box<Wanted>),
+    /// Data on their way in.
+    Intake(Box<Intake>),
+    /// An answer on its way out.
+    Outlet(Box<Outlet>),
+}
+
+impl Open {
+    pub(crate) fn due(&self) -> Option<Duration> {
+        [self.deadline, self.patience].into_iter().flatten().min()
+    }
+
+    /// Whoever it was waited for need not go on.
+    fn abandon(&mut self) {
+        if let Some(step) = self.step.take() {
+            step.abort();
+        }
+    }
+}
+
+/// The requests of a connection.
+pub(crate) struct Desk {
+    pub(crate) local: Arc<Local>,
+    pub(crate) config: LocalConfig,
+    pub(crate) output: Output,
+    pub(crate) open: Vec<Open>,
+    pub(crate) steps: JoinSet<(u64, Done)>,
+    /// Where to go on serving answers in turn.
+    pub(crate) turn: usize,
+    last_id: u64,
+    /// No more requests are taken.
+    pub(crate) closing: bool,
+}
+
+impl Desk {
+    pub(crate) fn new(local: &Arc<Local>, config: LocalConfig) -> Self {
+        Self {
+            local: Arc::clone(local),
+            config,
+            output: Output::default(),
+            open: Vec::new(),
+            steps: JoinSet::new(),
+            turn: 0,
+            last_id: 0,
+            closing: false,
+        }
+    }
+
+    /// How many requests may be open: so many that what is buffered for them stays within the limit.
+    pub(crate) fn most_requests(&self) -> usize {
+        let half = self.config.buffered_per_connection / 2;
+        usize::try_from(half as u64 / WINDOW).unwrap_or(REQUESTS).clamp(1, REQUESTS)
+    }
+
+    /// Whether the client has to take some of the answers before there are more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.output.len() >= QUEUE.min(self.config.buffered_per_connection / 4)
+    }
+
+    /// Time since the clock began.
+    pub(crate) fn now(&self) -> Duration {
+        self.local.engine.clock().elapsed()
+    }
+
+    /// Takes a frame: its header, its fields, and its data where those are small and belong to a request. Otherwise they come later,
+    /// and for them the desk says whose they are.
+    pub(crate) fn frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: &Header,
+        fields: &[u8],
+        data: Option<&[u8]>,
+    ) -> Result<(), End> {
+        match header.kind {
+            kind if kind.is_request() => self.request(cx, header, fields, data),
+            Kind::DATA => self.announced(header),
+            Kind::CREDIT => self.credit(header.id, fields),
+            Kind::CANCEL => {
+                if self.was_begun(header.id)? {
+                    self.end(header.id, &Refused::cancelled().reply());
+                }
+                Ok(())
+            }
+            _ => Err(End::broken("a client sends no frames of this kind")),
+        }
+    }
+
+    fn request(
+        &mut self,
+        cx: &mut Context<'_>,
+        header: &Header,
+        fields: &[u8],
+        data: Option<&[u8]>,
+    ) -> Result<(), End> {
+        if header.id <= self.last_id {
+            return Err(End::broken("the ids of requests go upwards from 1"));
+        }
+        self.last_id = header.id;
+        let request = match Request::parse(header.kind, header.flags, fields) {
+            Ok(request) => request,
+            Err(Refusal { status, why }) => {
+                self.answer(header.id, header.kind, &Reply::error(status, &why));
+                return Ok(());
+            }
+        };
+        if self.closing || self.open.len() >= self.most_requests() {
+            self.answer(header.id, header.kind, &Refused::busy().reply());
+            return Ok(());
+        }
+        let carries_data = matches!(request, Request::Put(_) | Request::SparseWrite(_));
+        if header.data_len > 0 && !carries_data {
+            return Err(End::broken("only PUT and SPARSE_WRITE carry data"));
+        }
+        match request {
+            Request::Ping => self.answer(header.id, header.kind, &Reply::new(Status::Ok)),
+            Request::Get(get) => self.get(cx, header.id, Wanted::new(&get, self.now_if(get.named.deadline))),
+            Request::Stat(stat) => self.stat(cx, header.id, &stat),
+            Request::Put(put) => return self.put(cx, header, &put, data),
+            Request::Delete(named) => self.delete(cx, header.id, &named),
+            Request::SparseOpen(put) => self.sparse_open(cx, header.id, &put),
+            Request::SparseWrite(write) => return self.sparse_write(cx, header, &write, data),
+            Request::SparseFinalize(named) => self.sparse_finalize(cx, header.id, &named),
+            Request::SparseAbort(named) => self.sparse_abort(cx, header.id, &named),
+            // Shared memory begins here: a session over rings takes the place of this one.
+            Request::Share { .. } | Request::Map { .. } => {
+                let refused = Refused::new(Status::Unsupported, "This node shares no memory.");
+                self.answer(header.id, header.kind, &refused.reply());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a request was begun and so may be named; an error where it was not.
+    pub(crate) fn was_begun(&self, id: u64) -> Result<bool, End> {
+        if (1..=self.last_id).contains(&id) {
+            Ok(true)
+        } else {
+            Err(End::broken("no request has this id yet"))
+        }
+    }
+
+    fn credit(&mut self, id: u64, fields: &[u8]) -> Result<(), End> {
+        self.was_begun(id)?;
+        let more = flow::parse_credit(fields).map_err(End::Broken)?;
+        if let Some(open) = self.find(id)
+            && let Work::Outlet(outlet) = &mut open.work
+        {
+            outlet.credit(more);
+            if open.step.is_none() {
+                open.patience = None;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn find(&mut self, id: u64) -> Option<&mut Open> {
+        self.open.iter_mut().rev().find(|open| open.id == id)
+    }
+
+    /// Puts a request among those that are open.
+    pub(crate) fn enter(&mut self, id: u64, kind: Kind, deadline: Option<Duration>, work: Work) {
+        self.open.push(Open { id, kind, deadline, patience: None, step: None, work });
+    }
+
+    /// Answers a request that is not in the table, and counts it.
+    pub(crate) fn answer(&mut self, id: u64, kind: Kind, reply: &Reply<'_>) {
+        self.count(kind, reply.status);
+        self.output.write(|out| reply.encode(out, id, true, 0));
+    }
+
+    /// Ends a request, if it is open still.
+    pub(crate) fn end(&mut self, id: u64, reply: &Reply<'_>) {
+        if let Some(mut open) = self.take(id) {
+            open.abandon();
+            self.answer(id, open.kind, reply);
+        }
+    }
+
+    /// Takes a request out of the table.
+    pub(crate) fn take(&mut self, id: u64) -> Option<Open> {
+        let place = self.open.iter().rposition(|open| open.id == id)?;
+        Some(self.open.swap_remove(place))
+    }
+
+    pub(crate) fn count(&self, kind: Kind, status: Status) {
+        let transport = elcache_metrics::Transport::Unix;
+        self.local.metrics.local_request(transport, kind.name(), status.as_str());
+    }
+
+    /// Ends what has taken too long.
+    pub(crate) fn overdue(&mut self, now: Duration) {
+        let is_due = |open: &Open| open.due().is_some_and(|due| due <= now);
+        let due: Vec<u64> = self.open.iter().filter(|open| is_due(open)).map(|open| open.id).collect();
+        due.iter().for_each(|id| self.end(*id, &Refused::timeout().reply()));
+    }
+
+    /// Nobody holds memory of the cache for a client that does not take it.
+    pub(crate) fn let_go(&mut self) -> Result<(), End> {
+        for open in &mut self.open {
+            if let Work::Outlet(outlet) = &mut open.work {
+                outlet.let_go();
+            }
+        }
+        self.output.copy_out(self.local.engine.budget()).map_err(|_| End::Gone)
+    }
+
+    /// When a request with this deadline has to end.
+    pub(crate) fn now_if(&self, deadline: Option<NonZeroU64>) -> Option<Duration> {
+        deadline.and_then(|ms| self.now().checked_add(Duration::from_millis(ms.get())))
+    }
+}

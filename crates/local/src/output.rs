@@ -1,0 +1,173 @@
+//! What is to be written, in order: heads and small answers in one buffer, the bytes of large answers where they are.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use elcache_core::budget::{Budget, Taken};
+use elcache_core::payload::Payload;
+
+use crate::pipe::Pipe;
+use crate::pool;
+
+/// The most runs of bytes in one write.
+const MAX_SLICES: usize = 64;
+/// Up to this length a copy behind the head is cheaper than a reference.
+const COPY_LIMIT: usize = 16 << 10;
+/// Written bytes that the buffer may begin with before they are cut off.
+const MAX_WRITTEN: usize = 64 << 10;
+
+/// The queue of what is to be written.
+#[derive(Default)]
+pub(crate) struct Output {
+    /// Bytes of ours; those before `written` have gone.
+    own: Vec<u8>,
+    written: usize,
+    parts: VecDeque<Part>,
+    /// Bytes of all parts.
+    len: usize,
+}
+
+enum Part {
+    /// The next so many of our own bytes.
+    Own(usize),
+    /// These bytes of the cache.
+    Shared(Bytes),
+    /// A copy of such bytes, and the room that it takes.
+    Copied { bytes: Bytes, _taken: Taken },
+}
+
+/// Nobody may hold what a slow client does not take.
+pub(crate) struct NoRoom;
+
+impl Output {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many of the bytes are our own.
+    pub(crate) fn own_len(&self) -> usize {
+        self.own.len().saturating_sub(self.written)
+    }
+
+    /// Whether some of the bytes are the cache's.
+    pub(crate) fn is_held(&self) -> bool {
+        self.parts.iter().any(|part| matches!(part, Part::Shared(_)))
+    }
+
+    /// Appends what `write` appends to a buffer.
+    pub(crate) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.own.capacity() == 0 {
+            self.own = pool::take_to_write();
+        }
+        let before = self.own.len();
+        write(&mut self.own);
+        let more = self.own.len().saturating_sub(before);
+        self.len = self.len.saturating_add(more);
+        match self.parts.back_mut() {
+            Some(Part::Own(count)) => *count = count.saturating_add(more),
+            _ if more > 0 => self.parts.push_back(Part::Own(more)),
+            _ => {}
+        }
+    }
+
+    /// Appends the first `len` bytes of a payload.
+    pub(crate) fn push(&mut self, payload: &Payload, len: usize) {
+        let mut left = len;
+        let pieces = payload.pieces().map_while(move |piece| {
+            let count = left.min(piece.len());
+            left = left.saturating_sub(count);
+            (count > 0).then_some((piece, count))
+        });
+        if len <= COPY_LIMIT {
+            self.write(|out| {
+                pieces
+                    .for_each(|(piece, count)| out.extend_from_slice(piece.get(..count).unwrap_or_default()));
+            });
+        } else {
+            self.len = self.len.saturating_add(len);
+            self.parts.extend(pieces.map(|(piece, count)| Part::Shared(piece.slice(..count))));
+        }
+    }
+
+    /// Writes some of it with one call; there must be something.
+    pub(crate) fn poll_write(&mut self, pipe: &mut impl Pipe, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let used = self.gather(&mut slices);
+        match ready!(pipe.poll_write(cx, slices.get(..used).unwrap_or_default()))? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            count => {
+                self.pass(count);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn gather<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let mut own = self.own.get(self.written..).unwrap_or_default();
+        let runs = self.parts.iter().map(|part| match part {
+            Part::Own(count) => {
+                let (run, rest) = own.split_at_checked(*count).unwrap_or((own, &[]));
+                own = rest;
+                run
+            }
+            Part::Shared(bytes) | Part::Copied { bytes, .. } => bytes,
+        });
+        slices.iter_mut().zip(runs).map(|(slice, run)| *slice = IoSlice::new(run)).count()
+    }
+
+    /// Takes written bytes off.
+    fn pass(&mut self, count: usize) {
+        self.len = self.len.saturating_sub(count);
+        let mut left = count;
+        while left > 0
+            && let Some(part) = self.parts.front_mut()
+        {
+            let have = match part {
+                Part::Own(have) => *have,
+                Part::Shared(bytes) | Part::Copied { bytes, .. } => bytes.len(),
+            };
+            let of_this = left.min(have);
+            left = left.saturating_sub(of_this);
+            match part {
+                Part::Own(have) => {
+                    *have = have.saturating_sub(of_this);
+                    self.written = self.written.saturating_add(of_this);
+                }
+                Part::Shared(bytes) | Part::Copied { bytes, .. } => drop(bytes.split_to(of_this)),
+            }
+            if of_this == have {
+                self.parts.pop_front();
+            }
+        }
+        self.tidy();
+    }
+
+    /// Gives the buffer back when it is used up, and cuts off what was written of it.
+    fn tidy(&mut self) {
+        if self.own_len() == 0 {
+            self.written = 0;
+            pool::give_to_write(std::mem::take(&mut self.own));
+        } else if self.written > MAX_WRITTEN {
+            self.own.drain(..self.written.min(self.own.len()));
+            self.written = 0;
+        }
+    }
+
+    /// Copies what is not our own, so that a client that does not take it holds nothing of the cache.
+    pub(crate) fn copy_out(&mut self, budget: &Arc<Budget>) -> Result<(), NoRoom> {
+        for part in &mut self.parts {
+            if let Part::Shared(bytes) = part {
+                let taken = budget.take(bytes.len() as u64).ok_or(NoRoom)?;
+                *part = Part::Copied { bytes: Bytes::copy_from_slice(bytes), _taken: taken };
+            }
+        }
+        Ok(())
+    }
+}

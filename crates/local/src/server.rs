@@ -1,0 +1,125 @@
+//! Accepting connections, and stopping in good order.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use elcache_core::activity::Activity;
+use elcache_core::budget::Taken;
+use elcache_protocol::{Reply, Status};
+use tokio::net::UnixStream;
+use tokio::task::{AbortHandle, Id, JoinSet};
+
+use crate::app::{Local, Seat};
+use crate::session;
+use crate::socket::Bound;
+
+/// What a connection takes of the memory budget while it is open: its task, its socket, its buffers.
+const CONNECTION_BYTES: u64 = 24 << 10;
+/// How long to wait when the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A server of the frame protocol.
+#[derive(Clone)]
+pub struct Server {
+    local: Arc<Local>,
+}
+
+/// A connection that is being served.
+struct Served {
+    task: AbortHandle,
+    activity: Arc<Activity>,
+}
+
+/// What an open connection takes.
+struct Place {
+    _seat: Seat,
+    _taken: Taken,
+}
+
+impl Server {
+    /// A server of this node.
+    pub fn new(local: Arc<Local>) -> Self {
+        Self { local }
+    }
+
+    /// Serves connections until `shutdown` is over. Then it accepts no more, closes those that are idle, and lets the others end
+    /// their requests for at most `drain_limit`. True when all of them did.
+    pub async fn serve(
+        &self,
+        bound: Bound,
+        shutdown: impl Future<Output = ()>,
+        drain_limit: Duration,
+    ) -> bool {
+        let mut tasks = JoinSet::new();
+        let mut served: HashMap<Id, Served> = HashMap::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.as_mut() => break,
+                Some(ended) = tasks.join_next_with_id(), if !tasks.is_empty() => {
+                    let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
+                    served.remove(&id);
+                }
+                accepted = bound.listener.accept() => match accepted {
+                    Ok((stream, _)) => match self.admit() {
+                        Some(place) => {
+                            let activity = Arc::new(Activity::default());
+                            let session = self.clone().session(stream, Arc::clone(&activity), place);
+                            let task = tasks.spawn(session);
+                            served.insert(task.id(), Served { task, activity });
+                        }
+                        None => turn_away(&stream),
+                    },
+                    Err(error) => pause(&error).await,
+                },
+            }
+        }
+        drop(bound);
+        served.values().filter(|one| one.activity.close()).for_each(|one| one.task.abort());
+        let all =
+            tokio::time::timeout(drain_limit, async { while tasks.join_next().await.is_some() {} }).await;
+        tasks.shutdown().await;
+        all.is_ok()
+    }
+
+    fn admit(&self) -> Option<Place> {
+        let seat = Seat::take(&self.local)?;
+        let taken = self.local.engine.budget().take(CONNECTION_BYTES)?;
+        Some(Place { _seat: seat, _taken: taken })
+    }
+
+    async fn session(self, stream: UnixStream, activity: Arc<Activity>, place: Place) {
+        match stream.peer_cred() {
+            Ok(peer) => {
+                tracing::debug!(
+                    pid = peer.pid(),
+                    uid = peer.uid(),
+                    gid = peer.gid(),
+                    "a local client connects"
+                )
+            }
+            Err(error) => tracing::debug!(%error, "a local client connects, of whom nothing is known"),
+        }
+        session::serve(&self.local, stream, &activity).await;
+        drop(place);
+    }
+}
+
+/// Tells a client to come back later, as far as its socket takes that at once.
+fn turn_away(stream: &UnixStream) {
+    let mut farewell = Vec::new();
+    let reply =
+        Reply::error(Status::Busy, "There are as many connections as this node takes. Come back later.");
+    reply.encode(&mut farewell, 0, true, 0);
+    let _ = stream.try_write(&farewell);
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "accepting a local connection failed");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
