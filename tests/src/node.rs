@@ -213,7 +213,8 @@ impl Drop for Node {
     }
 }
 
-/// `elcached` with these flags, listening nowhere but on the loopback, and without a disk unless they give it a size.
+/// `elcached` with these flags, listening nowhere but on the loopback and on the Unix socket that they name, and without a disk unless
+/// they give it a size.
 pub fn command(args: &[&str], envs: &[(&str, &str)]) -> Command {
     command_under(&[], args, envs)
 }
@@ -227,6 +228,7 @@ pub fn command_under(wrapper: &[&str], args: &[&str], envs: &[(&str, &str)]) -> 
         .args(args)
         .env("ELCACHE__NETWORK__BIND_ADDRESS", "127.0.0.1")
         .env("ELCACHE__DISK__MAX_SIZE", "0")
+        .env("ELCACHE__NETWORK__UNIX_SOCKET_PATH", "")
         .envs(envs.iter().copied());
     command
 }
