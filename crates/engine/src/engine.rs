@@ -313,6 +313,18 @@ impl Engine {
     }
 
     /// The time.
+    pub fn clock_handle(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// Counts hits that clients had without asking, and their bytes.
+    pub fn count_hits(&self, tier: TierName, hits: u64, bytes: u64) {
+        let counters = self.metrics.tier(tier);
+        counters.hits.add(hits);
+        counters.bytes_read.add(bytes);
+    }
+
+    /// As [`Engine::clock_handle`], borrowed.
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
     }

@@ -1,13 +1,15 @@
 //! What every connection shares.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use elcache_core::MAX_VALUE_SIZE;
 use elcache_engine::Engine;
 use elcache_metrics::{Metrics, Transport};
 use tokio::sync::watch;
+
+use crate::sharing::Sharing;
 
 /// The limits, which may change while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,18 +46,35 @@ pub struct Local {
     pub(crate) name: String,
     config: watch::Sender<LocalConfig>,
     connections: AtomicUsize,
+    sharing: OnceLock<Arc<Sharing>>,
 }
 
 impl Local {
     /// Puts it together; `name` is the program and its version.
     pub fn new(engine: Arc<Engine>, metrics: Arc<Metrics>, config: LocalConfig, name: String) -> Arc<Self> {
         let (config, _) = watch::channel(config);
-        Arc::new(Self { engine, metrics, name, config, connections: AtomicUsize::new(0) })
+        Arc::new(Self {
+            engine,
+            metrics,
+            name,
+            config,
+            connections: AtomicUsize::new(0),
+            sharing: OnceLock::new(),
+        })
     }
 
     /// From now on these limits hold.
     pub fn configure(&self, config: LocalConfig) {
         self.config.send_replace(config);
+    }
+
+    /// From now on clients that ask for it share memory with the node. Only the first one counts.
+    pub fn share(&self, sharing: Arc<Sharing>) {
+        let _ = self.sharing.set(sharing);
+    }
+
+    pub(crate) fn sharing(&self) -> Option<&Arc<Sharing>> {
+        self.sharing.get()
     }
 
     pub(crate) fn config(&self) -> watch::Receiver<LocalConfig> {

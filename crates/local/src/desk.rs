@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
+use elcache_metrics::Transport;
 use elcache_protocol::{Header, Kind, Refusal, Reply, Request, Status, flow};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -13,6 +14,7 @@ use crate::get::Wanted;
 use crate::intake::Intake;
 use crate::outlet::Outlet;
 use crate::output::Output;
+use crate::sharing::Share;
 use crate::status::Refused;
 use crate::steps::Done;
 
@@ -30,6 +32,8 @@ pub(crate) enum End {
     Gone,
     /// Nothing is open, and the server stops.
     Drained,
+    /// The client wants to go on over rings of so many bytes, and asks for that with the request of this id.
+    Asked { id: u64, ring: u64 },
     /// The client broke the protocol, and may be told so.
     Broken(Refusal),
 }
@@ -87,7 +91,11 @@ pub(crate) struct Desk {
     pub(crate) steps: JoinSet<(u64, Done)>,
     /// Where to go on serving answers in turn.
     pub(crate) turn: usize,
-    last_id: u64,
+    pub(crate) last_id: u64,
+    /// What the client shares with the node.
+    pub(crate) share: Option<Share>,
+    /// The request with which it asked for that, and how many bytes it wants a ring to have.
+    pub(crate) asked: Option<(u64, u64)>,
     /// No more requests are taken.
     pub(crate) closing: bool,
 }
@@ -102,6 +110,8 @@ impl Desk {
             steps: JoinSet::new(),
             turn: 0,
             last_id: 0,
+            share: None,
+            asked: None,
             closing: false,
         }
     }
@@ -181,13 +191,33 @@ impl Desk {
             Request::SparseWrite(write) => return self.sparse_write(cx, header, &write, data),
             Request::SparseFinalize(named) => self.sparse_finalize(cx, header.id, &named),
             Request::SparseAbort(named) => self.sparse_abort(cx, header.id, &named),
-            // Shared memory begins here: a session over rings takes the place of this one.
-            Request::Share { .. } | Request::Map { .. } => {
-                let refused = Refused::new(Status::Unsupported, "This node shares no memory.");
-                self.answer(header.id, header.kind, &refused.reply());
-            }
+            Request::Share { ring } => self.ask(header.id, ring),
+            Request::Map { region } => self.map(header.id, region),
         }
         Ok(())
+    }
+
+    /// Shared memory is asked for: a session over rings takes the place of this one.
+    fn ask(&mut self, id: u64, ring: u64) {
+        let refused = if self.local.sharing().is_none() {
+            Refused::new(Status::Unsupported, "This node shares no memory.")
+        } else if self.share.is_some() || !self.open.is_empty() || !self.output.is_empty() {
+            Refused::new(Status::Invalid, "Memory is asked for once, and while nothing else is open.")
+        } else {
+            self.asked = Some((id, ring));
+            return;
+        };
+        self.answer(id, Kind::SHARE, &refused.reply());
+    }
+
+    /// The region goes by the socket, and why it does not goes the way of all answers.
+    fn map(&mut self, id: u64, region: u64) {
+        let none = Refused::new(Status::Unsupported, "The client shares no memory with this node.");
+        let sent = self.share.as_ref().ok_or(none).and_then(|share| share.send_region(id, region));
+        match sent {
+            Ok(()) => self.count(Kind::MAP, Status::Ok),
+            Err(refused) => self.answer(id, Kind::MAP, &refused.reply()),
+        }
     }
 
     /// Whether a request was begun and so may be named; an error where it was not.
@@ -243,7 +273,7 @@ impl Desk {
     }
 
     pub(crate) fn count(&self, kind: Kind, status: Status) {
-        let transport = elcache_metrics::Transport::Unix;
+        let transport = if self.share.is_some() { Transport::Shm } else { Transport::Unix };
         self.local.metrics.local_request(transport, kind.name(), status.as_str());
     }
 

@@ -14,7 +14,7 @@ use elcache_core::tier::TierName;
 use elcache_core::value::Metadata;
 use elcache_engine::{Engine, Found, ReadFailed, Readable, Reader, Value};
 use elcache_protocol::request::{Get, Named};
-use elcache_protocol::{ANSWER_WINDOW, Kind, Reply, Status};
+use elcache_protocol::{ANSWER_WINDOW, Kind, Reply, Status, flow};
 
 use crate::desk::{Desk, Work};
 use crate::outlet::{FRAME, Outlet};
@@ -29,6 +29,7 @@ pub(crate) struct Wanted {
     window: u64,
     digest: Option<Digest>,
     partial: bool,
+    copy: bool,
     deadline: Option<Duration>,
 }
 
@@ -39,6 +40,8 @@ pub(crate) struct Answer {
     /// The bytes from its beginning on; none if there is none.
     first: Option<Payload>,
     window: u64,
+    /// No places are wanted.
+    copy: bool,
 }
 
 impl Wanted {
@@ -50,6 +53,7 @@ impl Wanted {
             window: get.window.unwrap_or(ANSWER_WINDOW),
             digest: get.digest,
             partial: get.partial,
+            copy: get.copy,
             deadline,
         }
     }
@@ -121,6 +125,16 @@ impl Desk {
         let is_whole = span.len() == value.meta.size;
         let part = (!is_whole).then(|| all.slice(span.start() as usize, span.end() as usize));
         let reply = Reply { length: Some(span.len()), ..describe(&value.meta, value.tier) };
+        if span.len() <= wanted.window
+            && let Some(places) = self.places(wanted.copy, part.as_ref().unwrap_or(all))
+        {
+            self.count(Kind::GET, Status::Ok);
+            self.local.engine.count_read(value.tier, span.len());
+            return self.output.write(|out| {
+                reply.encode(out, id, false, 0);
+                flow::encode_places(out, id, true, is_whole, &places);
+            });
+        }
         if span.len() <= wanted.window.min(FRAME) {
             self.count(Kind::GET, Status::Ok);
             self.local.engine.count_read(value.tier, span.len());
@@ -130,15 +144,22 @@ impl Desk {
         let first = Some(part.unwrap_or_else(|| all.clone()));
         let stream = Stream::new(&self.local.engine, &wanted.key, value, span);
         self.enter(id, Kind::GET, wanted.deadline, Work::Step);
-        self.begin_answer(id, Answer { reply, stream, first, window: wanted.window });
+        self.begin_answer(id, Answer { reply, stream, first, window: wanted.window, copy: wanted.copy });
+    }
+
+    /// Where bytes lie for a client who reads in place; `None` when they have to be sent.
+    pub(crate) fn places(&self, copy: bool, payload: &Payload) -> Option<Vec<u8>> {
+        self.share.as_ref().filter(|_| !copy && !payload.is_empty())?.places(payload)
     }
 
     /// Sends the beginning of an answer. What does not fit makes the request one that has an outlet.
     pub(crate) fn begin_answer(&mut self, id: u64, answer: Answer) {
-        let Answer { reply, stream, first, window } = answer;
+        let Answer { reply, stream, first, window, copy } = answer;
         let left = reply.length.unwrap_or(0);
         let mut outlet = Outlet::new(stream, first, window, left, reply.status);
-        let len = outlet.sendable();
+        outlet.may_place = self.share.is_some() && !copy && reply.status == Status::Ok;
+        // Places come in frames of their own.
+        let len = if outlet.may_place { 0 } else { outlet.sendable(FRAME) };
         let is_last = len == left;
         self.output.write(|out| reply.encode(out, id, is_last, len));
         outlet.send(len, &mut self.output);
@@ -165,7 +186,7 @@ async fn find(engine: &Arc<Engine>, wanted: Wanted, found: Option<Value>) -> Res
     let mut stream = Stream::new(engine, &wanted.key, value, span);
     // Read before anything is said, so that a value that has gone meanwhile can still be answered with an error.
     let first = stream.next().await.map_err(|ReadFailed| Refused::evicted())?;
-    Ok(Answer { reply, stream, first, window: wanted.window })
+    Ok(Answer { reply, stream, first, window: wanted.window, copy: wanted.copy })
 }
 
 pub(crate) async fn look_up(engine: &Arc<Engine>, key: &Key) -> Result<Value, Refused> {

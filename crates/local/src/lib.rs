@@ -7,6 +7,7 @@
 //!   `output`.
 //! - `desk` is what a session does with frames: the table of its open requests. `steps` runs what has to be waited for.
 //! - `get`, `stat`, `put`, `sparse`, `delete`: the requests. `intake` is data on their way in, `outlet` an answer on its way out.
+//! - `sharing`: a connection goes on over shared memory, whose `memory` holds two rings (`ring`) that make a pipe (`rings`).
 //! - `status`: the one table from what went wrong to what the client is told.
 //!
 //! # Invariants
@@ -22,13 +23,17 @@ mod desk;
 mod get;
 mod input;
 mod intake;
+mod memory;
 mod outlet;
 mod output;
 mod pipe;
 mod pool;
 mod put;
+mod ring;
+mod rings;
 pub mod server;
 mod session;
+pub mod sharing;
 pub mod socket;
 mod sparse;
 mod stat;
@@ -37,4 +42,5 @@ mod steps;
 
 pub use app::{Local, LocalConfig};
 pub use server::Server;
+pub use sharing::Sharing;
 pub use socket::Bound;

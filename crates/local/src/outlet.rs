@@ -9,6 +9,7 @@ use elcache_protocol::{Status, flow};
 use crate::desk::{Desk, Work};
 use crate::get::Stream;
 use crate::output::Output;
+use crate::sharing::Share;
 use crate::steps::Done;
 
 /// The most bytes of an answer in one frame: others have their turn after it.
@@ -29,6 +30,8 @@ pub(crate) struct Outlet {
     status: Status,
     /// It waits for credit and still holds what it would send.
     holds: bool,
+    /// The client reads in place what can be read so.
+    pub(crate) may_place: bool,
 }
 
 impl Outlet {
@@ -40,7 +43,7 @@ impl Outlet {
         left: u64,
         status: Status,
     ) -> Self {
-        Self { stream: Some(Box::new(stream)), piece, window, left, status, holds: false }
+        Self { stream: Some(Box::new(stream)), piece, window, left, status, holds: false, may_place: false }
     }
 
     pub(crate) fn credit(&mut self, more: u64) {
@@ -52,22 +55,37 @@ impl Outlet {
         (self.stream, self.piece) = (Some(stream), Some(piece));
     }
 
-    /// How many bytes can go in one frame now.
-    pub(crate) fn sendable(&self) -> u64 {
+    /// How many bytes can go now in one frame, of at most so many.
+    pub(crate) fn sendable(&self, most: u64) -> u64 {
         let piece = self.piece.as_ref().map_or(0, Payload::len) as u64;
-        piece.min(self.window).min(self.left).min(FRAME)
+        piece.min(self.window).min(self.left).min(most)
     }
 
-    /// Sends so many bytes, at most [`Outlet::sendable`].
+    /// Sends so many bytes, at most what is [`Outlet::sendable`].
     pub(crate) fn send(&mut self, len: u64, output: &mut Output) {
+        if let Some(piece) = &self.piece {
+            output.push(piece, len as usize);
+        }
+        self.pass(len);
+    }
+
+    /// So many bytes are the client's.
+    fn pass(&mut self, len: u64) {
         let Some(piece) = self.piece.take() else { return };
-        output.push(&piece, len as usize);
         self.window = self.window.saturating_sub(len);
         self.left = self.left.saturating_sub(len);
         self.piece = (len < piece.len() as u64).then(|| piece.slice(len as usize, piece.len()));
         if let Some(stream) = &mut self.stream {
             stream.advance(len);
         }
+    }
+
+    /// Where the next bytes lie, for a client that reads in place, and how many there are.
+    fn places(&self, share: Option<&Share>) -> Option<(u64, Vec<u8>)> {
+        let share = share.filter(|_| self.may_place)?;
+        let len = self.sendable(u64::MAX);
+        let places = share.places(&self.piece.as_ref()?.slice(0, len as usize))?;
+        Some((len, places))
     }
 
     /// Holds no memory of the cache from now on.
@@ -122,16 +140,27 @@ impl Desk {
     }
 
     fn send_more(&mut self, id: u64) -> bool {
-        let Self { open, output, .. } = self;
+        let Self { open, output, share, .. } = self;
         let Some(open) = open.iter_mut().find(|open| open.id == id) else { return true };
         let Work::Outlet(outlet) = &mut open.work else { return false };
-        let len = outlet.sendable();
-        if len == 0 {
+        if outlet.sendable(FRAME) == 0 {
             return false;
         }
-        let is_last = len == outlet.left;
-        output.write(|out| flow::encode_data(out, id, is_last, len));
-        outlet.send(len, output);
+        let is_last = match outlet.places(share.as_ref()) {
+            Some((len, places)) => {
+                let is_last = len == outlet.left;
+                output.write(|out| flow::encode_places(out, id, is_last, false, &places));
+                outlet.pass(len);
+                is_last
+            }
+            None => {
+                let len = outlet.sendable(FRAME);
+                let is_last = len == outlet.left;
+                output.write(|out| flow::encode_data(out, id, is_last, len));
+                outlet.send(len, output);
+                is_last
+            }
+        };
         let (kind, status) = (open.kind, outlet.status);
         if is_last {
             self.take(id);

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use elcache_core::activity::Activity;
 use elcache_core::budget::Taken;
+use elcache_metrics::Transport;
 use elcache_protocol::{Reply, Status};
 use tokio::net::UnixStream;
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use crate::app::{Local, Seat};
-use crate::session;
+use crate::rings::Rings;
+use crate::session::{self, Asked, Session};
+use crate::sharing::Share;
 use crate::socket::Bound;
 
 /// What a connection takes of the memory budget while it is open: its task, its socket, its buffers.
@@ -79,6 +82,8 @@ impl Server {
                 },
             }
         }
+        // Whoever takes over the socket may replace what clients have kept.
+        self.local.sharing().inspect(|sharing| sharing.end_life());
         drop(bound);
         served.values().filter(|one| one.activity.close()).for_each(|one| one.task.abort());
         let all =
@@ -105,8 +110,30 @@ impl Server {
             }
             Err(error) => tracing::debug!(%error, "a local client connects, of whom nothing is known"),
         }
-        session::serve(&self.local, stream, &activity).await;
+        let mut session = Session::new(&self.local, stream, &activity);
+        while let Some(Asked { pipe, id, ring }) = session::serve(session).await {
+            let Some(sharing) = self.local.sharing() else { break };
+            session = match sharing.begin(&self.local.engine, pipe, id, ring).await {
+                Ok((rings, share)) => {
+                    self.shared(rings, share, &activity, id).await;
+                    break;
+                }
+                Err((stream, refused)) => Session::resume(&self.local, stream, &activity, id, Err(refused)),
+            };
+        }
         drop(place);
+    }
+
+    /// Serves a client with whom memory is shared.
+    async fn shared(&self, rings: Rings, share: Share, activity: &Activity, id: u64) {
+        let connections = self.local.metrics.connections(Transport::Shm);
+        connections.inc();
+        let session = Session::resume(&self.local, rings, activity, id, Ok(share.clone()));
+        tokio::select! {
+            _ = session::serve(session) => {}
+            () = share.attend(&self.local.engine) => {}
+        }
+        connections.dec();
     }
 }
 

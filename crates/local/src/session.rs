@@ -22,11 +22,15 @@ use crate::input::Input;
 use crate::outlet::SLOW;
 use crate::pipe::Pipe;
 use crate::put::SMALL;
+use crate::sharing::Share;
+use crate::status::Refused;
 
 /// The most of our own bytes that wait to be written: a client that lets more than that come up is not read from.
 const MAX_OWN: usize = 2 << 20;
 /// From so many bytes on, data are read to where they belong instead of into the input, from where they are copied.
 const DIRECT: u64 = 8 << 10;
+/// In `HELLO`: memory can be shared.
+const FEATURE_SHARED: u64 = 1;
 /// How long a client that is told why its connection is closed may take to read that.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -56,19 +60,48 @@ struct Incoming {
     left: u64,
 }
 
-/// Serves a connection until it ends.
-pub(crate) async fn serve<P: Pipe>(local: &Arc<Local>, pipe: P, activity: &Activity) {
-    let mut session = Session::new(local, pipe, activity);
+/// A client that wants to go on over rings, and what it is connected by.
+pub(crate) struct Asked<P> {
+    pub(crate) pipe: P,
+    /// The request with which it asks.
+    pub(crate) id: u64,
+    pub(crate) ring: u64,
+}
+
+/// Serves a connection until it ends, or its client asks to go on over rings.
+pub(crate) async fn serve<P: Pipe>(mut session: Session<'_, P>) -> Option<Asked<P>> {
     let end = poll_fn(|cx| session.poll(cx)).await;
-    if let End::Broken(Refusal { status, why }) = end {
-        tracing::debug!(%why, "a local client broke the protocol");
-        session.desk.output.write(|out| Reply::error(status, &why).encode(out, 0, true, 0));
-        let _ = timeout(FAREWELL, poll_fn(|cx| session.poll_flush(cx))).await;
+    match end {
+        End::Asked { id, ring } => return Some(Asked { pipe: session.pipe, id, ring }),
+        End::Broken(Refusal { status, why }) => {
+            tracing::debug!(%why, "a local client broke the protocol");
+            session.desk.output.write(|out| Reply::error(status, &why).encode(out, 0, true, 0));
+            let _ = timeout(FAREWELL, poll_fn(|cx| session.poll_flush(cx))).await;
+        }
+        End::Gone | End::Drained => {}
     }
+    None
 }
 
 impl<'a, P: Pipe> Session<'a, P> {
-    fn new(local: &Arc<Local>, pipe: P, activity: &'a Activity) -> Self {
+    /// Goes on with a client that has asked for memory, with it or with the refusal of it.
+    pub(crate) fn resume(
+        local: &Arc<Local>,
+        pipe: P,
+        activity: &'a Activity,
+        id: u64,
+        outcome: Result<Share, Refused>,
+    ) -> Self {
+        let mut session = Self::new(local, pipe, activity);
+        (session.greeted, session.rest_due, session.desk.last_id) = (true, None, id);
+        match outcome {
+            Ok(share) => session.desk.share = Some(share),
+            Err(refused) => session.desk.answer(id, Kind::SHARE, &refused.reply()),
+        }
+        session
+    }
+
+    pub(crate) fn new(local: &Arc<Local>, pipe: P, activity: &'a Activity) -> Self {
         let mut limits = local.config();
         let config = *limits.borrow_and_update();
         let desk = Desk::new(local, config);
@@ -103,6 +136,14 @@ impl<'a, P: Pipe> Session<'a, P> {
         loop {
             let mut moved = self.desk.poll_steps(cx);
             self.take_frames(cx)?;
+            if let Some((id, ring)) = self.desk.asked.take() {
+                let end = End::Asked { id, ring };
+                return Err(if self.input.is_empty() {
+                    end
+                } else {
+                    End::broken("nothing goes behind SHARE")
+                });
+            }
             self.desk.pump(cx);
             moved |= self.write(cx)?;
             moved |= self.read(cx)?;
@@ -257,7 +298,7 @@ impl<'a, P: Pipe> Session<'a, P> {
     fn greet(&mut self, version: u64) {
         let hello = ServerHello {
             version,
-            features: 0,
+            features: if self.desk.local.sharing().is_some() { FEATURE_SHARED } else { 0 },
             name: Some(&self.desk.local.name),
             requests: self.desk.most_requests() as u64,
             window: WINDOW,

@@ -50,6 +50,7 @@ pub struct Metrics {
     http_connections: Gauge,
     local_requests: LocalRequests,
     unix_connections: Gauge,
+    shm_connections: Gauge,
     /// Uploads by ranges.
     pub uploads: UploadMetrics,
 }
@@ -105,17 +106,20 @@ pub enum Transport {
     Http,
     /// The Unix socket.
     Unix,
+    /// Shared memory.
+    Shm,
 }
 
 impl Transport {
     /// Every transport there is.
-    pub const ALL: [Self; 2] = [Self::Http, Self::Unix];
+    pub const ALL: [Self; 3] = [Self::Http, Self::Unix, Self::Shm];
 
     /// The word for it in labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Unix => "unix",
+            Self::Shm => "shm",
         }
     }
 }
@@ -174,6 +178,7 @@ impl Metrics {
         match transport {
             Transport::Http => &self.http_connections,
             Transport::Unix => &self.unix_connections,
+            Transport::Shm => &self.shm_connections,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::Transport;
 use crate::counter::{Line, STRIPES, stripe, zeros};
 
 /// The transports that local clients use.
-const TRANSPORTS: [Transport; 1] = [Transport::Unix];
+const TRANSPORTS: [Transport; 2] = [Transport::Unix, Transport::Shm];
 /// The operations that have a row: kinds of frames. The last takes all others.
 const OPS: [&str; 12] = [
     "GET",

@@ -19,6 +19,16 @@ pub fn encode_cancel(out: &mut Vec<u8>, id: u64) {
     Frame::begin(out, Kind::CANCEL, 0, id).end(0);
 }
 
+/// Of `PLACES`: the value stays its key's value for as long as the word of its first place does not change.
+pub const CURRENT: u16 = 2;
+
+/// Writes a `PLACES` frame.
+pub fn encode_places(out: &mut Vec<u8>, id: u64, is_last: bool, is_current: bool, places: &[u8]) {
+    let flags = if is_last { END } else { 0 } | if is_current { CURRENT } else { 0 };
+    Frame::begin(out, Kind::PLACES, flags, id).end(places.len() as u64);
+    out.extend_from_slice(places);
+}
+
 /// Writes the beginning of a `DATA` frame, which so many bytes are to follow.
 pub fn encode_data(out: &mut Vec<u8>, id: u64, is_last: bool, data_len: u64) {
     Frame::begin(out, Kind::DATA, if is_last { END } else { 0 }, id).end(data_len);

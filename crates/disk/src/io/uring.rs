@@ -228,6 +228,8 @@ struct Queue {
     /// How many are on the ring.
     running: usize,
     waiting: VecDeque<Box<Flight>>,
+    /// The kernel has not taken all that is on the ring.
+    is_left: bool,
     is_driven: bool,
 }
 
@@ -280,8 +282,8 @@ impl Ring {
                 Err(error) => failed.push((flight, error)),
             }
         }
-        if queue.running > before {
-            self.enter(queue.running);
+        if queue.running > before || queue.is_left {
+            queue.is_left = self.enter(queue.running);
         }
         failed
     }
@@ -294,15 +296,15 @@ impl Ring {
     }
 
     /// Tells the kernel what was pushed. Where it has no memory for that now, the next call does it: one comes when anything of what
-    /// is on the ring ends.
-    fn enter(&self, running: usize) {
+    /// is on the ring ends. Whether something is left.
+    fn enter(&self, running: usize) -> bool {
         loop {
             let answer = self.kernel.submit();
             // SAFETY: the lock on the queue is held.
             let left = unsafe { self.kernel.submission_shared().len() };
             let is_interrupted = answer.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
             if left == 0 || (!is_interrupted && left < running) {
-                return;
+                return left > 0;
             }
             thread::yield_now();
         }
