@@ -79,12 +79,13 @@ static elcache_error_t attempt(struct call *call, const struct command *command,
     return error;
 }
 
-/* Whether it is certain that sending the request again does no harm. */
+/* Whether it is certain that sending the request again does no harm. A write whose last byte went out may have been done: to send it
+ * again could put it over what somebody else has written since, so its caller is told, and decides. */
 static int may_repeat(const struct command *command, const struct request *request) {
     if (!request->is_broken || request->error != ELCACHE_ERR_CONNECTION || request->is_answered) {
         return 0;
     }
-    return !request->is_sent || command->is_repeatable;
+    return !request->is_sent || command->is_read_only;
 }
 
 elcache_error_t call_run(struct call *call, const struct command *command, struct exchange *exchange) {

@@ -27,8 +27,9 @@ struct exchange {
     elcache_error_t (*step)(struct call *call, struct exchange *exchange);
 };
 
-/* Connects where that is needed, sends the request, and waits until it is as far as the exchange says. A connection that was dead
- * already, and one that breaks before anything was answered to what may be repeated, is made anew, once. What comes back is not
+/* Connects where that is needed, sends the request, and waits until it is as far as the exchange says. A connection that breaks
+ * is made anew, once, and the request is sent again if nothing was answered yet and it is certain that nothing was done: that it only
+ * reads, or that its last byte did not go out. What comes back is not
  * ELCACHE_OK if the request is over with an error, or could not be made; the request is then not open any more. */
 elcache_error_t call_run(struct call *call, const struct command *command, struct exchange *exchange);
 

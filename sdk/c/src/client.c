@@ -76,11 +76,13 @@ static elcache_error_t connect_error(int number) {
     }
 }
 
-/* strerror_r of the GNU kind, which never fails; strerror may share its text with other threads. */
 static elcache_error_t no_socket(elcache_client_t *client, int number) {
     char text[128];
-    snprintf(client->connection.reason, sizeof client->connection.reason, "%s: %s", client->path,
-             strerror_r(number, text, sizeof text));
+    /* strerror would share its text with other threads. */
+    if (strerror_r(number, text, sizeof text) != 0) {
+        snprintf(text, sizeof text, "error %d of the system", number);
+    }
+    snprintf(client->connection.reason, sizeof client->connection.reason, "%s: %s", client->path, text);
     return connect_error(number);
 }
 

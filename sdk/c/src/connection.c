@@ -149,13 +149,11 @@ static int write_some(struct connection *connection, const uint8_t **data, size_
 
 /* Sends all that waits, and then the data; reads meanwhile, since the node may have to get rid of something before it takes more. 0: the deadline
  * passed. What it left unsent of the data cannot be sent later, so that breaks the connection. */
-static int send_all(struct connection *connection, struct request *request, const uint8_t *data, size_t len,
-                    int64_t deadline_ns) {
+static int send_all(struct connection *connection, const uint8_t *data, size_t len, int64_t deadline_ns) {
     connection->is_mid_frame = len > 0;
     while (connection->transport != NULL && (len > 0 || connection->out_begin < connection->out_end)) {
         int sent = write_some(connection, &data, &len);
         if (sent > 0) {
-            request->is_sent = 1;
             continue;
         }
         if (sent < 0) {
@@ -221,6 +219,13 @@ static uint64_t told_deadline_ms(int64_t deadline_ns) {
     return left_ms - margin_ms > 1 ? (uint64_t)(left_ms - margin_ms) : 1;
 }
 
+/* Whether the node may have all of a request, after its last frame, or only an earlier one, was to be sent. */
+static int may_be_whole(const struct connection *connection, enum frame_kind kind, int is_last) {
+    int has_data = kind == FRAME_PUT || kind == FRAME_SPARSE_WRITE;
+    int went_out = connection->transport != NULL || connection->out_end == connection->out_begin;
+    return went_out && (is_last || !has_data);
+}
+
 static void write_command(struct frame_writer *writer, const struct command *command, uint64_t id, unsigned flags,
                           size_t data_len, int64_t deadline_ns) {
     frame_begin(writer, command->kind, command->flags | flags, id);
@@ -265,19 +270,18 @@ static size_t smallest(uint64_t a, uint64_t b, uint64_t c) {
 }
 
 /* Waits until a head of any length has room in `out`. 0: the deadline passed. */
-static int wait_for_room(struct connection *connection, struct request *request, int64_t deadline_ns) {
+static int wait_for_room(struct connection *connection, int64_t deadline_ns) {
     queue_control(connection);
     int has_much = connection->out_end - connection->out_begin > sizeof connection->out - HEAD_LEN_MAX;
-    return !has_much || send_all(connection, request, NULL, 0, deadline_ns);
+    return !has_much || send_all(connection, NULL, 0, deadline_ns);
 }
 
 int connection_begin(struct connection *connection, struct request *request, const struct command *command,
                      const void *data, size_t len, int ends, size_t *taken, int64_t deadline_ns) {
     *taken = 0;
-    if (!wait_for_turn(connection, request, deadline_ns) || !wait_for_room(connection, request, deadline_ns)) {
+    if (!wait_for_turn(connection, request, deadline_ns) || !wait_for_room(connection, deadline_ns)) {
         return 0;
     }
-    request->is_sent = 0;
     if (request->state == REQUEST_OVER || connection->transport == NULL) {
         if (request->state != REQUEST_OVER) {
             request->is_broken = 1;
@@ -300,7 +304,9 @@ int connection_begin(struct connection *connection, struct request *request, con
     }
     connection->out_end += writer.len;
     *taken = first;
-    return send_all(connection, request, data, first, deadline_ns);
+    int is_in_time = send_all(connection, data, first, deadline_ns);
+    request->is_sent = may_be_whole(connection, command->kind, (flags & FRAME_END) != 0);
+    return is_in_time;
 }
 
 /* Waits until some of the data may be sent, or the request is over. 0: the deadline passed. */
@@ -320,7 +326,7 @@ int connection_send(struct connection *connection, struct request *request, cons
         if (len > 0 && !wait_for_credit(connection, request, deadline_ns)) {
             return 0;
         }
-        if (!wait_for_room(connection, request, deadline_ns)) {
+        if (!wait_for_room(connection, deadline_ns)) {
             return 0;
         }
         if (request->state == REQUEST_OVER) {
@@ -333,11 +339,10 @@ int connection_send(struct connection *connection, struct request *request, cons
         frame_finish(&writer, piece);
         connection->out_end += writer.len;
         request->credit -= piece;
-        if (!send_all(connection, request, bytes, piece, deadline_ns)) {
-            return 0;
-        }
-        if (is_last) {
-            return 1;
+        int is_in_time = send_all(connection, bytes, piece, deadline_ns);
+        request->is_sent = may_be_whole(connection, request->kind, is_last);
+        if (is_last || !is_in_time) {
+            return is_in_time;
         }
         bytes += piece;
         len -= piece;

@@ -121,7 +121,7 @@ static elcache_error_t same_value(struct look *look, const struct answer *answer
 
 static elcache_error_t ask_runs(struct call *call, struct look *look, uint64_t length, struct request *request) {
     struct command command = command_new(FRAME_STAT, FRAME_STAT_RUNS, look->key, look->key_len);
-    command.is_repeatable = 1;
+    command.is_read_only = 1;
     command_add(&command, TAG_OFFSET, look->at);
     if (length > 0) {
         command_add(&command, TAG_LENGTH, look->is_first ? length : look->end - look->at);

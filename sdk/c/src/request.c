@@ -11,7 +11,7 @@ struct command command_new(enum frame_kind kind, unsigned flags, const void *key
     command.number_count = 0;
     command.has_operation = 0;
     command.has_deadline = 1;
-    command.is_repeatable = 0;
+    command.is_read_only = 0;
     return command;
 }
 

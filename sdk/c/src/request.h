@@ -28,7 +28,7 @@ struct command {
     uint8_t operation[OPERATION_LEN];
     int has_operation;
     int has_deadline;  /* the node is told when the caller goes */
-    int is_repeatable; /* doing it twice does what doing it once does, so it may be sent again when the connection broke */
+    int is_read_only;  /* it may be sent again when the connection broke, whatever became of it */
 };
 
 struct command command_new(enum frame_kind kind, unsigned flags, const void *key, size_t key_len);
@@ -74,7 +74,7 @@ struct request {
     enum frame_kind kind;
     enum request_state state;
     elcache_error_t error;
-    int is_sent;     /* some bytes of it went out */
+    int is_sent;     /* its last byte went out: until then the node has done nothing */
     int is_answered; /* some bytes of an answer came */
     int is_broken;   /* it ended because its connection did */
     struct answer answer;

@@ -7,7 +7,7 @@ static elcache_error_t run_upload(struct call *call, const struct command *comma
     exchange.request = &request;
     exchange.data = data;
     exchange.len = len;
-    exchange.ends = 1;
+    exchange.ends = command->kind == FRAME_SPARSE_WRITE;
     exchange.until = REQUEST_OVER;
     elcache_error_t error = call_run(call, command, &exchange);
     return call_end(call, error, request.message);
@@ -28,7 +28,6 @@ elcache_error_t elcache_client_create_sparse(elcache_client_t *client, const voi
     if (error != ELCACHE_OK) {
         return error;
     }
-    command.is_repeatable = 1; /* the node knows the operation again */
     struct call call = call_new(client, "create_sparse", 0);
     return run_upload(&call, &command, NULL, 0);
 }
@@ -45,7 +44,6 @@ elcache_error_t elcache_client_write_range(elcache_client_t *client, const void 
     struct command command = command_new(FRAME_SPARSE_WRITE, 0, key, key_len);
     command_add(&command, TAG_OFFSET, offset);
     command_add(&command, TAG_LENGTH, data_len);
-    command.is_repeatable = 1; /* the same bytes at the same place */
     struct call call = call_new(client, "write_range", 0);
     error = run_upload(&call, &command, data, data_len);
     client->stats.counts.bytes_written += error == ELCACHE_OK ? data_len : 0;

@@ -14,7 +14,7 @@ elcache_get_options_t get_options(const elcache_get_options_t *options) {
 struct command get_command(const void *key, size_t key_len, const elcache_get_options_t *options, uint64_t window) {
     unsigned flags = options->allow_partial ? FRAME_GET_PARTIAL : 0;
     struct command command = command_new(FRAME_GET, flags, key, key_len);
-    command.is_repeatable = 1;
+    command.is_read_only = 1;
     if (options->offset > 0) {
         command_add(&command, TAG_OFFSET, options->offset);
     }
@@ -205,7 +205,6 @@ elcache_error_t elcache_client_put(elcache_client_t *client, const void *key, si
     if (error != ELCACHE_OK) {
         return error;
     }
-    command.is_repeatable = 1; /* the node knows the operation again */
     struct call call = call_new(client, "put", 0);
     struct request request;
     struct exchange exchange = {0};
@@ -243,7 +242,7 @@ elcache_error_t elcache_client_delete(elcache_client_t *client, const void *key,
 /* A value of which some bytes are gone has its metadata still. */
 static elcache_error_t stat_value(struct call *call, const void *key, size_t key_len, struct request *request) {
     struct command command = command_new(FRAME_STAT, 0, key, key_len);
-    command.is_repeatable = 1;
+    command.is_read_only = 1;
     elcache_error_t error = run_plain(call, &command, request);
     return error == ELCACHE_ERR_PARTIAL ? ELCACHE_OK : error;
 }

@@ -263,24 +263,25 @@ static void serve_a_put_twice(struct fake *fake, int fd) {
     struct frame_span span = frame.fields.spans[TAG_OPERATION];
     CHECK(frame_has(&frame.fields, TAG_OPERATION) && span.len >= 16);
     if (atomic_load(&fake->connections) == 1) {
+        CHECK(!(frame.header.flags & FRAME_END));
         memcpy(operation, span.bytes, span.len);
         free(frame.bytes);
         return;
     }
     CHECK(memcmp(operation, span.bytes, span.len) == 0);
     fake_reply(fd, frame.header.id, FRAME_END, STATUS_OK, 0, NULL, 0);
-    CHECK(fake_read(fd, &frame) && frame.header.kind == FRAME_PUT);
+    CHECK(fake_read(fd, &frame) && frame.header.kind == FRAME_PUT && frame.header.flags & FRAME_END);
     CHECK(memcmp(operation, frame.fields.spans[TAG_OPERATION].bytes, span.len) != 0);
-    fake_reply(fd, frame.header.id, FRAME_END, STATUS_OK, 0, NULL, 0);
     free(frame.bytes);
 }
 
-static void a_put_that_is_sent_again_is_named_the_same(void) {
+static void a_put_is_sent_again_under_its_name_if_its_last_byte_was_not(void) {
     struct fake fake;
-    fake_start(&fake, serve_a_put_twice, 65536, 0);
+    fake_start(&fake, serve_a_put_twice, 10, 0);
     elcache_client_t *client = client_of(&fake);
-    CHECK_OK(client, elcache_client_put(client, "key", 3, "value", 5, NULL));
-    CHECK_OK(client, elcache_client_put(client, "key", 3, "value", 5, NULL));
+    CHECK_OK(client, elcache_client_put(client, "key", 3, value, 11, NULL));
+    CHECK_OUTCOME(client, elcache_client_put(client, "key", 3, value, 10, NULL), ELCACHE_ERR_CONNECTION);
+    CHECK(atomic_load(&fake.connections) == 2);
     elcache_client_destroy(client);
     fake_stop(&fake);
 }
@@ -545,7 +546,7 @@ int main(void) {
     RUN(a_read_that_had_begun_says_that_the_connection_broke);
     RUN(a_deletion_that_was_sent_is_not_sent_again);
     RUN(a_connection_that_died_while_idle_is_noticed_by_nobody);
-    RUN(a_put_that_is_sent_again_is_named_the_same);
+    RUN(a_put_is_sent_again_under_its_name_if_its_last_byte_was_not);
     RUN(without_a_node_there_is_no_connection);
     RUN(a_node_that_appears_later_is_found);
     RUN(lies_are_seen);
