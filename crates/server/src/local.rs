@@ -1,10 +1,13 @@
 //! Where the Unix socket is.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use elcache_local::Bound;
 use elcache_local::socket::BindError;
+use elcache_local::{Bound, Local, Sharing};
+use elcache_memory::MemoryTier;
 
 use crate::config::{Config, SocketPath};
 use crate::node::StartError;
@@ -59,6 +62,30 @@ fn own_socket(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(directory.join("elcache/elcache.sock"))
 }
 
+/// Shares the memory tier with clients of the socket; where that cannot be they go on over the socket.
+pub(crate) fn share(local: &Local, memory: &Arc<MemoryTier>, room_bytes: u64) {
+    match memory.begin_life() {
+        Ok(life) => local.share(Sharing::new(Arc::clone(memory) as _, life, room_bytes, processors())),
+        Err(error) => tracing::warn!(%error, "no memory can be shared with local clients"),
+    }
+}
+
+/// How many processors the machine has, whichever of them this process may use: its clients may use others.
+fn processors() -> usize {
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok();
+    let count = online.as_deref().and_then(count_of);
+    count.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get))
+}
+
+/// How many numbers there are in a list such as `0-3,6`.
+fn count_of(list: &str) -> Option<usize> {
+    let count = |run: &str| {
+        let (first, last) = run.split_once('-').unwrap_or((run, run));
+        Some(last.parse::<usize>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+    };
+    list.trim().split(',').map(count).sum()
+}
+
 fn unusable(path: &Path, error: &BindError) -> String {
     format!("network.unix_socket_path {}: {error}", path.display())
 }
@@ -75,6 +102,14 @@ mod tests {
         assert_eq!(of(Some("/run/user/7")), Some(PathBuf::from("/run/user/7/elcache/elcache.sock")));
         assert_eq!(of(Some("run")), None);
         assert_eq!(of(None), None);
+    }
+
+    #[test]
+    fn processors_are_counted() {
+        assert_eq!(count_of("0-3,6\n"), Some(5));
+        assert_eq!(count_of("0"), Some(1));
+        assert_eq!([count_of(""), count_of("3-1"), count_of("a-b")], [None; 3]);
+        assert!(processors() > 0);
     }
 
     #[tokio::test]

@@ -123,6 +123,9 @@ impl Node {
         let uploads = engine.keep_uploads();
         let program = format!("elcached/{}", env!("CARGO_PKG_VERSION"));
         let local = Local::new(Arc::clone(&engine), Arc::clone(&metrics), local_config(config), program);
+        if socket.is_some() {
+            local::share(&local, &memory, config.network.shm_size.bytes());
+        }
         let app = App::new(engine, metrics, http);
         Ok(Self { name, app, local, memory, disk, uploads, listener, socket })
     }

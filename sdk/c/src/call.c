@@ -98,6 +98,12 @@ elcache_error_t call_run(struct call *call, const struct command *command, struc
             return error;
         }
         error = attempt(call, command, exchange);
+        if (exchange->request->is_stale && !(command->flags & FRAME_GET_COPY)) {
+            /* What was read in place changed meanwhile: this time it is sent. */
+            struct command copying = *command;
+            copying.flags |= FRAME_GET_COPY;
+            return call_run(call, &copying, exchange);
+        }
         if (is_second || error == ELCACHE_OK || !may_repeat(command, exchange->request)) {
             return error;
         }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "places.h"
 
 /* --- Lifecycle --- */
 
@@ -100,12 +101,16 @@ elcache_error_t client_connect(elcache_client_t *client, int64_t deadline_ns) {
         return no_socket(client, errno);
     }
     transport->ops->set_buffers(transport, client->kernel_recv, client->kernel_send);
-    elcache_error_t error = connection_open(connection, transport, 0, deadline_ns);
-    if (error == ELCACHE_OK && client->is_shared) {
-        connection_break(connection, ELCACHE_ERR_PROTOCOL, "the node offers no shared memory");
-        error = ELCACHE_ERR_PROTOCOL;
+    uint64_t features = client->is_shared ? FRAME_FEATURE_SHARED : 0;
+    elcache_error_t error = connection_open(connection, transport, features, deadline_ns);
+    if (error != ELCACHE_OK || !client->is_shared) {
+        return error;
     }
-    return error;
+    if (!(connection->features & FRAME_FEATURE_SHARED)) {
+        connection_break(connection, ELCACHE_ERR_PROTOCOL, "the node shares no memory");
+        return ELCACHE_ERR_PROTOCOL;
+    }
+    return places_share(connection, deadline_ns);
 }
 
 static elcache_error_t connect_to(elcache_client_t *client, const char *path, int is_shared) {

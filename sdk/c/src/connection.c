@@ -37,6 +37,10 @@ void connection_break(struct connection *connection, elcache_error_t error, cons
     }
     connection->transport->ops->close(connection->transport);
     connection->transport = NULL;
+    share_end(connection->share);
+    connection->share = NULL;
+    connection->map_id = 0;
+    connection->is_map_due = 0;
     connection->broken_error = error;
     copy_reason(connection, reason);
     for (size_t i = 0; i < connection->open_count; i++) {
@@ -100,9 +104,26 @@ static struct frame_writer out_writer(struct connection *connection, size_t len)
     return writer;
 }
 
+/* Puts the request for a region there, if it is due. 0: it has no room. */
+static int queue_map(struct connection *connection) {
+    if (!connection->is_map_due) {
+        return 1;
+    }
+    struct frame_writer writer = out_writer(connection, CONTROL_FRAME_LEN);
+    if (writer.bytes == NULL) {
+        return 0;
+    }
+    frame_begin(&writer, FRAME_MAP, 0, connection->map_id);
+    frame_add_number(&writer, TAG_REGION, connection->map_region);
+    frame_finish(&writer, 0);
+    connection->out_end += writer.len;
+    connection->is_map_due = 0;
+    return 1;
+}
+
 /* Puts credit and cancellations that are due behind what waits to be sent. What has no room is due the next time. */
 static void queue_control(struct connection *connection) {
-    if (!connection->is_control_due || connection->is_mid_frame) {
+    if (!connection->is_control_due || connection->is_mid_frame || !queue_map(connection)) {
         return;
     }
     for (size_t i = 0; i < connection->open_count; i++) {
@@ -354,6 +375,14 @@ void connection_grant(struct connection *connection, struct request *request, ui
     request->window += bytes;
     request->credit_due += bytes;
     connection->is_control_due = 1;
+}
+
+void connection_drop(struct connection *connection, struct request *request) {
+    for (size_t i = 0; i < connection->open_count; i++) {
+        if (connection->open[i].request == request) {
+            connection->open[i].request = NULL;
+        }
+    }
 }
 
 void connection_cancel(struct connection *connection, struct request *request) {

@@ -11,6 +11,7 @@
 #define ELCACHE_CONNECTION_H
 
 #include "request.h"
+#include "share.h"
 #include "transport.h"
 
 enum {
@@ -46,6 +47,14 @@ struct connection {
     uint64_t data_id;             /* its request, */
     struct request *data_request; /* NULL: the data are passed over; */
     int is_data_last;             /* whether the request ends with them */
+    int has_places;               /* they are places, */
+    int is_current;               /* the only one of a value that is its key's value still */
+
+    struct share *share;     /* what the node shares; NULL: nothing */
+    uint64_t map_id;         /* the request for a region that is open; 0: none */
+    uint32_t map_region;     /* which one */
+    uint32_t refused_region; /* which one could not be had */
+    int is_map_due;          /* it is to be sent */
 
     size_t out_begin;
     size_t out_end;
@@ -89,6 +98,9 @@ void connection_flush(struct connection *connection);
 
 /* Gives an open request up: from now on nothing points to it, and the node is told. Nothing happens to one that is over. */
 void connection_cancel(struct connection *connection, struct request *request);
+
+/* As connection_cancel, of a request that the node has ended, or will with the frame that is being read. */
+void connection_drop(struct connection *connection, struct request *request);
 
 /* Whether any request is open that was not given up. */
 int connection_is_used(const struct connection *connection);

@@ -44,6 +44,9 @@ enum frame_kind {
     FRAME_PLACES = 129
 };
 
+/* Bits of TAG_FEATURES. */
+enum { FRAME_FEATURE_SHARED = 1 };
+
 enum frame_flag {
     FRAME_END = 1,
     FRAME_GET_PARTIAL = 2,

@@ -1,5 +1,7 @@
 #include "inbox.h"
 
+#include "places.h"
+
 #include <string.h>
 
 static struct open_request *find(struct connection *connection, uint64_t id) {
@@ -131,6 +133,9 @@ static void on_answer(struct connection *connection, struct request *request, co
             refuse(connection, "data before the reply that they belong to");
         }
         break;
+    case FRAME_PLACES:
+        places_begin(connection, request, header);
+        break;
     case FRAME_CREDIT:
         on_credit(request, fields);
         break;
@@ -168,10 +173,11 @@ static void on_frame(struct connection *connection, const struct frame_header *h
         return;
     }
     connection->data_request = NULL;
+    connection->has_places = 0;
     connection->data_left = header->data_len;
     connection->data_id = header->id;
     connection->is_data_last =
-        (header->flags & FRAME_END) != 0 && (header->kind == FRAME_REPLY || header->kind == FRAME_DATA);
+        (header->flags & FRAME_END) != 0 && header->kind != FRAME_CREDIT;
 
     struct open_request *entry = find(connection, header->id);
     struct request *request = entry != NULL ? entry->request : NULL;
@@ -181,7 +187,8 @@ static void on_frame(struct connection *connection, const struct frame_header *h
     on_answer(connection, request, header, fields);
     /* What was given up or ended by this frame is not to be touched. */
     entry = find(connection, header->id);
-    if (entry != NULL && entry->request == request && header->kind != FRAME_CREDIT) {
+    int has_data = header->kind == FRAME_REPLY || header->kind == FRAME_DATA;
+    if (entry != NULL && entry->request == request && has_data) {
         expect_data(connection, request, header);
     }
 }
@@ -219,8 +226,15 @@ static void took_data(struct connection *connection, size_t len) {
     }
 }
 
-/* Gives buffered bytes of data to their request. */
-static void take_data(struct connection *connection) {
+/* Gives buffered bytes of data to their request. 0: that cannot be done before more has been read. */
+static int take_data(struct connection *connection) {
+    if (connection->has_places && connection->data_request != NULL) {
+        int is_taken = places_take(connection);
+        if (is_taken && connection->transport != NULL && connection->data_left == 0) {
+            on_frame_end(connection);
+        }
+        return is_taken;
+    }
     size_t there = connection->in_end - connection->in_begin;
     size_t len = there < connection->data_left ? there : (size_t)connection->data_left;
     if (connection->data_request != NULL) {
@@ -232,6 +246,7 @@ static void take_data(struct connection *connection) {
     }
     connection->in_begin += len;
     took_data(connection, len);
+    return 1;
 }
 
 /* Handles the head of a frame if all of it is there. */
@@ -267,7 +282,9 @@ static int take_head(struct connection *connection) {
 static void handle(struct connection *connection) {
     while (connection->transport != NULL && connection->in_begin < connection->in_end) {
         if (connection->data_left > 0) {
-            take_data(connection);
+            if (!take_data(connection)) {
+                return;
+            }
         } else if (!take_head(connection)) {
             return;
         }
@@ -290,7 +307,7 @@ int inbox_read(struct connection *connection, int64_t deadline_ns) {
     struct iovec parts[2];
     int count = 0;
     size_t straight = 0;
-    if (connection->data_left > 0 && connection->data_request != NULL) {
+    if (connection->data_left > 0 && connection->data_request != NULL && !connection->has_places) {
         /* Data that are on their way go where they belong without lying in the buffer first. */
         struct sink *sink = connection->data_request->sink;
         parts[0].iov_base = sink->ops->space(sink, &straight);
@@ -303,6 +320,7 @@ int inbox_read(struct connection *connection, int64_t deadline_ns) {
     if (got == TRANSPORT_TIMEOUT) {
         return 0;
     }
+    places_map(connection);
     if (got < 0) {
         connection_break_as(connection, got);
         return 1;

@@ -88,6 +88,8 @@ static size_t ring_take(struct ring_sink *ring, uint8_t *buffer, size_t size) {
 static elcache_error_t run_start(struct call *call, const void *key, size_t key_len,
                                  const elcache_get_options_t *wanted, elcache_read_stream_t *stream) {
     struct command command = get_command(key, key_len, wanted, stream->ring.window);
+    /* What was given out cannot be taken back, so nothing is read in place. */
+    command.flags |= FRAME_GET_COPY;
     command.has_deadline = 0; /* a stream may take as long as its reader */
     struct exchange exchange = {0};
     exchange.request = &stream->request;

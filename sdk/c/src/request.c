@@ -88,6 +88,8 @@ void request_reset(struct request *request, enum frame_kind kind, struct sink *s
     request->is_sent = 0;
     request->is_answered = 0;
     request->is_broken = 0;
+    request->is_stale = 0;
+    request->may_keep = 0;
     request->sink = sink;
     request->received = 0;
     request->window = window;

@@ -11,6 +11,7 @@
 
 #include "elcache/elcache_sdk.h"
 #include "frame.h"
+#include "share.h"
 
 enum { COMMAND_NUMBERS_MAX = 6, OPERATION_LEN = 24 };
 
@@ -77,6 +78,9 @@ struct request {
     int is_sent;     /* its last byte went out: until then the node has done nothing */
     int is_answered; /* some bytes of an answer came */
     int is_broken;   /* it ended because its connection did */
+    int is_stale;    /* it ended because what was read in place changed meanwhile */
+    int may_keep;    /* the answer is current, and `kept` says what of it can be kept */
+    struct kept kept;
     struct answer answer;
     struct sink *sink;   /* NULL: the answer has no data */
     uint64_t received;   /* bytes of data that came */

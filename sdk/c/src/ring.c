@@ -109,6 +109,14 @@ static uint64_t writable(const struct ring_transport *self) {
     return unread > self->capacity ? UINT64_MAX : self->capacity - unread;
 }
 
+static size_t length_of(const struct iovec *parts, int count) {
+    size_t len = 0;
+    for (int i = 0; i < count; i++) {
+        len += parts[i].iov_len;
+    }
+    return len;
+}
+
 /* Reads what is there into the parts; 0: nothing is. */
 static ssize_t take(struct ring_transport *self, const struct iovec *parts, int count) {
     uint64_t left = readable(self);
@@ -235,10 +243,10 @@ static void relax(void) {
 #endif
 }
 
-enum side { TO_READ = 1, TO_WRITE = 2 };
+enum side { TO_READ = 1, TO_WRITE = 2, TO_MAP = 4 };
 
 static int is_ready(const struct ring_transport *self, unsigned sides) {
-    return ((sides & TO_READ) && (readable(self) != 0 || self->has_region)) || ((sides & TO_WRITE) && writable(self) != 0);
+    return self->has_region || ((sides & TO_READ) && readable(self) != 0) || ((sides & TO_WRITE) && writable(self) != 0);
 }
 
 /* Looks for a moment whether the node is quick. */
@@ -286,12 +294,14 @@ static int await(struct ring_transport *self, unsigned sides, int64_t deadline_n
 
 static ssize_t ring_read(struct transport *transport, const struct iovec *parts, int count, int64_t deadline_ns) {
     struct ring_transport *self = of(transport);
+    /* Without room it is a region that is waited for. */
+    unsigned side = length_of(parts, count) > 0 ? TO_READ : TO_MAP;
     for (;;) {
         ssize_t taken = take(self, parts, count);
         if (taken != 0 || self->has_region) {
             return taken;
         }
-        int ready = await(self, TO_READ, deadline_ns);
+        int ready = await(self, side, deadline_ns);
         if (ready <= 0) {
             return ready == 0 ? TRANSPORT_TIMEOUT : ready;
         }

@@ -41,10 +41,10 @@ int share_is_good(const struct share *share, const struct place *place);
 struct kept {
     struct place place;
     uint64_t size;
+    uint64_t chunks;
     uint64_t user_flags;
     uint64_t modified_ms;
     uint64_t expires_ms; /* 0: never */
-    uint8_t digest[32];
 };
 
 /* Keeps an answer that says that it is current. A long key is not kept. */

@@ -60,10 +60,60 @@ static elcache_error_t check_get(elcache_client_t *client, const char *call, con
     return ELCACHE_OK;
 }
 
+/* --- What is kept --- */
+
+static uint64_t number_of(const struct command *command, enum frame_tag tag) {
+    for (size_t i = 0; i < command->number_count; i++) {
+        if (command->numbers[i].tag == tag) {
+            return command->numbers[i].value;
+        }
+    }
+    return 0;
+}
+
+/* The value of this key, if it was kept and is good still; the answer is then known without asking. */
+static const struct kept *find_kept(struct call *call, const void *key, size_t key_len) {
+    const struct share *share = call->client->connection.share;
+    return share != NULL ? share_find(share, key, key_len) : NULL;
+}
+
+/* What a command wants of a kept value; NULL: the node has to be asked. */
+static const struct kept *find_wanted(struct call *call, const struct command *command, size_t *length) {
+    const struct kept *kept = find_kept(call, command->key, command->key_len);
+    uint64_t offset = number_of(command, TAG_OFFSET), wanted = number_of(command, TAG_LENGTH);
+    if (kept == NULL || offset > kept->size) {
+        return NULL;
+    }
+    uint64_t rest = kept->size - offset;
+    *length = (size_t)(wanted > 0 && wanted < rest ? wanted : rest);
+    return kept;
+}
+
+static int copy_kept(struct call *call, const struct command *command, const struct kept *kept, void *buffer,
+                     size_t length) {
+    return share_copy(call->client->connection.share, kept, number_of(command, TAG_OFFSET), buffer, length);
+}
+
+/* Keeps an answer that may be kept. */
+static void keep(struct call *call, const struct command *command, const struct request *request) {
+    struct share *share = call->client->connection.share;
+    if (request->may_keep && share != NULL) {
+        share_keep(share, command->key, command->key_len, &request->kept);
+    }
+}
+
 /* --- get --- */
 
 elcache_error_t read_into(struct call *call, const struct command *command, void *buffer, size_t buffer_size,
                           size_t *len, struct request *request) {
+    size_t length = 0;
+    const struct kept *kept = find_wanted(call, command, &length);
+    if (kept != NULL && length <= buffer_size && copy_kept(call, command, kept, buffer, length)) {
+        request->message[0] = '\0';
+        *len = length;
+        call_count_read(call, ELCACHE_OK, length);
+        return ELCACHE_OK;
+    }
     struct buffer_sink sink;
     buffer_sink_init(&sink, buffer, buffer_size);
     struct exchange exchange = {0};
@@ -76,6 +126,7 @@ elcache_error_t read_into(struct call *call, const struct command *command, void
         *len = request->answer.length <= SIZE_MAX ? (size_t)request->answer.length : SIZE_MAX;
     } else if (error == ELCACHE_OK || (error == ELCACHE_ERR_PARTIAL && command->flags & FRAME_GET_PARTIAL)) {
         *len = sink.len;
+        keep(call, command, request);
     }
     call_count_read(call, error, sink.len);
     return error;
@@ -140,7 +191,16 @@ static elcache_error_t grow(struct call *call, struct exchange *exchange) {
 /* Runs it; what came is in the sink, also if it failed. */
 static elcache_error_t read_growing(struct call *call, const struct command *command, struct buffer_sink *sink,
                                     struct request *request) {
+    size_t length = 0;
+    const struct kept *kept = find_wanted(call, command, &length);
     sink->base.ops = &GROWING_OPS;
+    if (kept != NULL && (sink->bytes = malloc(length > 0 ? length : 1)) != NULL &&
+        copy_kept(call, command, kept, sink->bytes, length)) {
+        request->message[0] = '\0';
+        sink->len = length;
+        call_count_read(call, ELCACHE_OK, length);
+        return ELCACHE_OK;
+    }
     struct exchange exchange = {0};
     exchange.request = request;
     exchange.sink = &sink->base;
@@ -152,6 +212,9 @@ static elcache_error_t read_growing(struct call *call, const struct command *com
         /* An empty value began no data. */
         sink->bytes = malloc(1);
         error = sink->bytes == NULL ? ELCACHE_ERR_OUT_OF_MEMORY : ELCACHE_OK;
+    }
+    if (error == ELCACHE_OK) {
+        keep(call, command, request);
     }
     call_count_read(call, error, sink->len);
     return error;
@@ -241,6 +304,18 @@ elcache_error_t elcache_client_delete(elcache_client_t *client, const void *key,
 
 /* A value of which some bytes are gone has its metadata still. */
 static elcache_error_t stat_value(struct call *call, const void *key, size_t key_len, struct request *request) {
+    const struct kept *kept = find_kept(call, key, key_len);
+    if (kept != NULL) {
+        struct answer answer = {0};
+        answer.size = kept->size;
+        answer.chunks = kept->chunks;
+        answer.user_flags = kept->user_flags;
+        answer.modified_ms = kept->modified_ms;
+        answer.expires_ms = kept->expires_ms;
+        request->answer = answer;
+        request->message[0] = '\0';
+        return ELCACHE_OK;
+    }
     struct command command = command_new(FRAME_STAT, 0, key, key_len);
     command.is_read_only = 1;
     elcache_error_t error = run_plain(call, &command, request);
