@@ -85,9 +85,10 @@ guards: ## count instructions of the hot paths under callgrind and compare with 
 	@$(call when,bench/guards/Cargo.toml,cargo bench $(LOCKED) -p elcache-guards)
 
 .PHONY: c-test
-c-test: ## test the C code
+c-test: ## test the C SDK
 	$(call say,C tests)
-	@$(call when,sdk/c/Makefile,$(MAKE) -C sdk/c test)
+	@cargo build $(LOCKED) -p elcache-server
+	@$(MAKE) -C sdk/c test
 
 .PHONY: unit
 unit: ## unit, property and end-to-end tests; ARGS="-p elcache-core" adds flags

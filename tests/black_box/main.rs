@@ -31,6 +31,7 @@ mod keys;
 mod leaving;
 mod limits;
 mod load;
+mod local;
 mod metadata;
 mod pages;
 mod process;

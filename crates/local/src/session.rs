@@ -134,7 +134,6 @@ impl<'a, P: Pipe> Session<'a, P> {
 
     fn go_on(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         loop {
-            let mut moved = self.desk.poll_steps(cx);
             self.take_frames(cx)?;
             if let Some((id, ring)) = self.desk.asked.take() {
                 let end = End::Asked { id, ring };
@@ -145,8 +144,10 @@ impl<'a, P: Pipe> Session<'a, P> {
                 });
             }
             self.desk.pump(cx);
-            moved |= self.write(cx)?;
+            let mut moved = self.write(cx)?;
             moved |= self.read(cx)?;
+            // Last, so that it is this poll that they wake which may have begun them.
+            moved |= self.desk.poll_steps(cx);
             if !moved && self.rest(cx)?.is_continue() {
                 return Ok(());
             }

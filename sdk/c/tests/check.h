@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../src/clock.h"
+
 #define CHECK(condition)                                                                                               \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
@@ -30,9 +32,11 @@
 
 #define RUN(test)                                                                                                      \
     do {                                                                                                               \
-        printf("  %s\n", #test);                                                                                       \
+        int64_t begin_ns_ = clock_now_ns();                                                                            \
+        printf("  %s", #test);                                                                                         \
         fflush(stdout);                                                                                                \
         test();                                                                                                        \
+        printf(" %lld ms\n", (long long)((clock_now_ns() - begin_ns_) / NS_PER_MS));                                   \
     } while (0)
 
 /* Numbers that follow from a seed: splitmix64. */

@@ -88,8 +88,10 @@ void node_restart(struct node *node) {
     CHECK(!"the node listens");
 }
 
-void node_start(struct node *node, const char *binary, const char *memory, const char *disk) {
+void node_start(struct node *node, const char *binary, const char *transport, const char *memory, const char *disk) {
     memset(node, 0, sizeof *node);
+    CHECK(strcmp(transport, "unix") == 0 || strcmp(transport, "shm") == 0);
+    node->is_shared = strcmp(transport, "shm") == 0;
     node->binary = binary;
     node->memory = memory;
     node->disk = disk;
@@ -123,10 +125,15 @@ void node_remove(struct node *node) {
     CHECK(system(command) == 0);
 }
 
+elcache_error_t node_connect(const struct node *node, elcache_client_t *client) {
+    return node->is_shared ? elcache_client_connect_shm(client, node->socket)
+                           : elcache_client_connect_unix(client, node->socket);
+}
+
 elcache_client_t *node_client(const struct node *node) {
     elcache_client_t *client = elcache_client_create();
     CHECK(client != NULL);
-    CHECK_OK(client, elcache_client_connect_unix(client, node->socket));
+    CHECK_OK(client, node_connect(node, client));
     return client;
 }
 

@@ -8,6 +8,7 @@
 
 struct node {
     const char *binary;
+    int is_shared;      /* its clients speak to it over shared memory */
     const char *memory; /* as -m takes it */
     const char *disk;   /* as -D takes it; "0": none */
     char folder[64];
@@ -16,8 +17,8 @@ struct node {
     pid_t pid; /* 0: it does not run */
 };
 
-/* Makes a folder and starts a node in it. */
-void node_start(struct node *node, const char *binary, const char *memory, const char *disk);
+/* Makes a folder and starts a node in it. `transport`: unix or shm. */
+void node_start(struct node *node, const char *binary, const char *transport, const char *memory, const char *disk);
 /* Ends it with a signal and waits for it. */
 void node_end(struct node *node, int signal);
 /* Starts it again on what it left. */
@@ -25,6 +26,8 @@ void node_restart(struct node *node);
 /* Ends it and removes its folder. */
 void node_remove(struct node *node);
 
+/* Connects a client to it. */
+elcache_error_t node_connect(const struct node *node, elcache_client_t *client);
 /* A client that is connected to it. */
 elcache_client_t *node_client(const struct node *node);
 

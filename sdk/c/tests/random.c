@@ -1,5 +1,6 @@
 /* Random operations against a model, on a node that is stopped, killed and started again between and during them.
- * Arguments: the program elcached, a seed, a number of operations. The same arguments do the same. */
+ * Arguments: the program elcached, the transport (unix or shm), a seed, a number of operations. The same arguments do the same, but
+ * for the moments at which the node is killed. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -367,7 +368,8 @@ static void settle_all(void) {
 
 static void restart(int signal) {
     for (int i = 0; i < STREAMS; i++) {
-        if (readings[i].stream != NULL && below(2)) {
+        /* A node that ends in order waits for those who read from it, for half a minute. */
+        if (readings[i].stream != NULL && (signal == SIGTERM || below(2))) {
             close_reading(&readings[i]);
         }
     }
@@ -472,13 +474,13 @@ static void one_operation(void) {
 }
 
 int main(int argc, char **argv) {
-    CHECK(argc == 4);
-    rng = strtoull(argv[2], NULL, 10);
-    uint64_t operations = strtoull(argv[3], NULL, 10);
+    CHECK(argc == 5);
+    rng = strtoull(argv[3], NULL, 10);
+    uint64_t operations = strtoull(argv[4], NULL, 10);
     for (size_t key = 0; key < KEYS; key++) {
         model_init(&models[key]);
     }
-    node_start(&node, argv[1], "64", "2");
+    node_start(&node, argv[1], argv[2], "64", "2");
     client = node_client(&node);
     CHECK_OK(client, elcache_client_set_timeout(client, TIMEOUT_MS));
     for (uint64_t i = 0; i < operations; i++) {
@@ -494,7 +496,7 @@ int main(int argc, char **argv) {
             one_operation();
         }
     }
-    printf("  seed %s: %llu answers, %llu failures of a node that was disturbed, %llu restarts\n", argv[2],
+    printf("  %s, seed %s: %llu answers, %llu failures of a node that was disturbed, %llu restarts\n", argv[2], argv[3],
            (unsigned long long)counts.ok, (unsigned long long)counts.failed, (unsigned long long)counts.restarts);
     CHECK(counts.ok > operations / 2);
     for (int i = 0; i < STREAMS; i++) {
