@@ -1,5 +1,6 @@
 //! What a session does with frames: the requests that are open, and what is said of them.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::Context;
@@ -39,8 +40,16 @@ pub(crate) enum End {
 }
 
 impl End {
-    pub(crate) fn broken(why: &'static str) -> Self {
+    pub(crate) fn broken(why: impl Into<Cow<'static, str>>) -> Self {
         Self::Broken(Refusal { status: Status::Protocol, why: why.into() })
+    }
+
+    /// What is wrong with a frame that is no request.
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        match refusal.status {
+            Status::Unsupported => Self::Broken(refusal),
+            _ => Self::broken(refusal.why),
+        }
     }
 }
 
@@ -231,7 +240,7 @@ impl Desk {
 
     fn credit(&mut self, id: u64, fields: &[u8]) -> Result<(), End> {
         self.was_begun(id)?;
-        let more = flow::parse_credit(fields).map_err(End::Broken)?;
+        let more = flow::parse_credit(fields).map_err(End::refused)?;
         if let Some(open) = self.find(id)
             && let Work::Outlet(outlet) = &mut open.work
         {
