@@ -129,11 +129,13 @@ fn greeted_wrongly(path: &Path) -> std::os::unix::net::UnixStream {
 #[test]
 fn more_connections_than_there_may_be_are_told_so() {
     let scratch = Scratch::new();
-    let (_node, mut first) = Node::local(&scratch, &["-m", "64"], &[("ELCACHE__LIMITS__CONNECTIONS", "2")]);
+    let (node, mut first) = Node::local(&scratch, &["-m", "64"], &[("ELCACHE__LIMITS__CONNECTIONS", "2")]);
     let path = scratch.path().join("node.sock");
     let second = Local::connect(&path);
     let told = farewell(&mut raw(&path).expect("a connection"));
     assert_eq!(told.expect("a reason").0, Status::Busy);
+    // Those of all transports count together.
+    node.get("/health").expect(503);
     first.call(&Request::Ping).expect(Status::Ok);
     drop(second);
     let third = wait_for(Duration::from_secs(10), || Local::try_connect(&path).ok());

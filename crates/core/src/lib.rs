@@ -10,6 +10,7 @@
 //! - [`condition`]: `If-Match` and its relatives, as the data plane sees them.
 //! - [`payload`]: bytes in pieces, and buffers that are filled before they become a payload.
 //! - [`shared`]: memory that clients on the same machine read in place.
+//! - [`seats`]: how many connections there are.
 //! - [`tier`]: what the coordinator asks of memory, disk and cluster.
 //! - [`staging`]: what tiers keep of a value that many writers put together, until it is committed.
 //! - [`activity`]: whether a connection serves a request, so that a stop knows which to close.
@@ -28,6 +29,7 @@ pub mod condition;
 pub mod digest;
 pub mod key;
 pub mod payload;
+pub mod seats;
 pub mod shared;
 pub mod span;
 pub mod staging;

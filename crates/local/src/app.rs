@@ -1,10 +1,10 @@
 //! What every connection shares.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use elcache_core::MAX_VALUE_SIZE;
+use elcache_core::seats::{self, Seats};
 use elcache_engine::Engine;
 use elcache_metrics::{Metrics, Transport};
 use tokio::sync::watch;
@@ -14,8 +14,10 @@ use crate::sharing::Sharing;
 /// The limits, which may change while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalConfig {
-    /// Connections in all.
+    /// Connections in all, over all transports.
     pub connections: usize,
+    /// From the beginning of a connection to the end of its greeting.
+    pub header_timeout: Duration,
     /// How long a client may leave data out that it announced, or not take an answer.
     pub body_stall_timeout: Duration,
     /// How long a step of a request may take: a look-up, a piece of an answer, a commit.
@@ -30,6 +32,7 @@ impl Default for LocalConfig {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            header_timeout: Duration::from_secs(10),
             body_stall_timeout: Duration::from_secs(30),
             first_byte_timeout: Duration::from_secs(15),
             value_size: MAX_VALUE_SIZE,
@@ -45,22 +48,21 @@ pub struct Local {
     /// Names the program in `HELLO`.
     pub(crate) name: String,
     config: watch::Sender<LocalConfig>,
-    connections: AtomicUsize,
+    seats: Arc<Seats>,
     sharing: OnceLock<Arc<Sharing>>,
 }
 
 impl Local {
-    /// Puts it together; `name` is the program and its version.
-    pub fn new(engine: Arc<Engine>, metrics: Arc<Metrics>, config: LocalConfig, name: String) -> Arc<Self> {
+    /// Puts it together; `name` is the program and its version, in `seats` connections of all transports are counted.
+    pub fn new(
+        engine: Arc<Engine>,
+        metrics: Arc<Metrics>,
+        config: LocalConfig,
+        seats: Arc<Seats>,
+        name: String,
+    ) -> Arc<Self> {
         let (config, _) = watch::channel(config);
-        Arc::new(Self {
-            engine,
-            metrics,
-            name,
-            config,
-            connections: AtomicUsize::new(0),
-            sharing: OnceLock::new(),
-        })
+        Arc::new(Self { engine, metrics, name, config, seats, sharing: OnceLock::new() })
     }
 
     /// From now on these limits hold.
@@ -83,21 +85,21 @@ impl Local {
 }
 
 /// A connection's place among those that there may be, until it is dropped.
-pub(crate) struct Seat(Arc<Local>);
+pub(crate) struct Seat {
+    local: Arc<Local>,
+    _among_all: seats::Seat,
+}
 
 impl Seat {
     pub(crate) fn take(local: &Arc<Local>) -> Option<Self> {
-        let most = local.config.borrow().connections;
-        let more = |open: usize| open.checked_add(1).filter(|open| *open <= most);
-        local.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        let among_all = local.seats.take(local.config.borrow().connections)?;
         local.metrics.connections(Transport::Unix).inc();
-        Some(Self(Arc::clone(local)))
+        Some(Self { local: Arc::clone(local), _among_all: among_all })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.connections(Transport::Unix).dec();
+        self.local.metrics.connections(Transport::Unix).dec();
     }
 }

@@ -57,7 +57,7 @@ impl End {
 pub(crate) struct Open {
     pub(crate) id: u64,
     pub(crate) kind: Kind,
-    /// When the client wants it to end.
+    /// Until when the client waits for the node to think: until the answer begins, from the last byte of the request on.
     pub(crate) deadline: Option<Duration>,
     /// When what it waits for is given up.
     pub(crate) patience: Option<Duration>,
@@ -177,6 +177,7 @@ impl Desk {
         self.last_id = header.id;
         let request = match Request::parse(header.kind, header.flags, fields) {
             Ok(request) => request,
+            Err(refusal @ Refusal { status: Status::Protocol, .. }) => return Err(End::Broken(refusal)),
             Err(Refusal { status, why }) => {
                 self.answer(header.id, header.kind, &Reply::error(status, &why));
                 return Ok(());
@@ -303,7 +304,7 @@ impl Desk {
         self.output.copy_out(self.local.engine.budget()).map_err(|_| End::Gone)
     }
 
-    /// When a request with this deadline has to end.
+    /// When a request with this deadline has to be answered, if all of it is here.
     pub(crate) fn now_if(&self, deadline: Option<NonZeroU64>) -> Option<Duration> {
         deadline.and_then(|ms| self.now().checked_add(Duration::from_millis(ms.get())))
     }

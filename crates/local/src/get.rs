@@ -169,7 +169,8 @@ impl Desk {
             return;
         }
         if let Some(open) = self.find(id) {
-            open.work = Work::Outlet(Box::new(outlet));
+            // What flows is not under the deadline.
+            (open.deadline, open.work) = (None, Work::Outlet(Box::new(outlet)));
             self.wait_for_window(id);
         }
     }

@@ -1,6 +1,7 @@
 //! Data of a request on their way in. A client has credit for what there is room for, and for a little at first, which is kept here
 //! until there is room.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub(crate) struct Intake {
     placed: u64,
     /// The last frame has been announced.
     last: bool,
+    /// How many milliseconds the node may think once all has come, until that is the case.
+    deadline: Option<NonZeroU64>,
 }
 
 /// What is to be done next for some data.
@@ -111,6 +114,7 @@ impl Intake {
             received: 0,
             placed: 0,
             last: false,
+            deadline: None,
         })
     }
 
@@ -176,9 +180,12 @@ impl Intake {
         self.backlog = rest.to_vec();
     }
 
+    fn has_ended(&self) -> bool {
+        self.last && self.received == self.announced
+    }
+
     fn next(&mut self) -> Next {
-        let has_ended = self.last && self.received == self.announced;
-        if has_ended && self.backlog.is_empty() {
+        if self.has_ended() && self.backlog.is_empty() {
             return Next::Finish;
         }
         let is_full = self.space().is_empty();
@@ -213,7 +220,7 @@ impl Desk {
         cx: &mut Context<'_>,
         header: &Header,
         length: Option<u64>,
-        deadline: Option<Duration>,
+        deadline: Option<NonZeroU64>,
         begin: Step,
         data: Option<&[u8]>,
     ) -> Result<(), End> {
@@ -226,7 +233,8 @@ impl Desk {
             self.answer(id, kind, &too_many().reply());
             return Ok(());
         }
-        self.enter(id, kind, deadline, Work::Intake(Box::new(intake)));
+        intake.deadline = deadline;
+        self.enter(id, kind, None, Work::Intake(Box::new(intake)));
         // The engine bounds how long a write waits for its turn.
         self.start(cx, id, None, begin);
         if let Some(data) = data {
@@ -283,10 +291,15 @@ impl Desk {
 
     /// Goes on with a request's data, unless a step is under way.
     pub(crate) fn advance(&mut self, cx: &mut Context<'_>, id: u64) {
-        let stall = self.now().checked_add(self.config.body_stall_timeout);
-        let limit = self.config.first_byte_timeout;
+        let (now, limit) = (self.now(), self.config.first_byte_timeout);
+        let stall = now.checked_add(self.config.body_stall_timeout);
         let Some(open) = self.find(id) else { return };
         let Work::Intake(intake) = &mut open.work else { return };
+        if intake.has_ended()
+            && let Some(ms) = intake.deadline.take()
+        {
+            open.deadline = now.checked_add(Duration::from_millis(ms.get()));
+        }
         if intake.sink.is_none() {
             return;
         }

@@ -66,7 +66,7 @@ impl Desk {
                 Ok(())
             }
             _ => {
-                let (length, deadline) = (options.length, self.now_if(put.named.deadline));
+                let (length, deadline) = (options.length, put.named.deadline);
                 let engine = Arc::clone(&self.local.engine);
                 let begin = Box::pin(async move {
                     let opened = Box::pin(engine.open(key, options)).await;

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use elcache_core::activity::Activity;
-use elcache_protocol::{ClientHello, Header, Kind, PREFACE, Refusal, Reply, ServerHello};
+use elcache_protocol::{ClientHello, Header, Kind, PREFACE, Refusal, Reply, ServerHello, Status};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -105,7 +105,7 @@ impl<'a, P: Pipe> Session<'a, P> {
         let mut limits = local.config();
         let config = *limits.borrow_and_update();
         let desk = Desk::new(local, config);
-        let rest_due = desk.now().checked_add(config.body_stall_timeout);
+        let rest_due = desk.now().checked_add(config.header_timeout);
         Self {
             pipe,
             input: Input::default(),
@@ -185,7 +185,9 @@ impl<'a, P: Pipe> Session<'a, P> {
         if self.limits.has_changed().unwrap_or(false) {
             self.desk.config = *self.limits.borrow_and_update();
         }
-        self.rest_due = None;
+        if self.greeted {
+            self.rest_due = None;
+        }
         Ok(count > 0)
     }
 
@@ -289,7 +291,7 @@ impl<'a, P: Pipe> Session<'a, P> {
         tracing::debug!(client = hello.name.unwrap_or("unnamed"), "a local client is connected");
         self.greet(version);
         self.input.consume(len);
-        self.greeted = true;
+        (self.greeted, self.rest_due) = (true, None);
         Ok(true)
     }
 
@@ -341,7 +343,8 @@ impl<'a, P: Pipe> Session<'a, P> {
     fn overdue(&mut self, now: Duration) -> Result<ControlFlow<()>, End> {
         let stall = self.desk.config.body_stall_timeout;
         if self.rest_due.is_some_and(|due| due <= now) {
-            return Err(End::broken("the rest of what was begun did not come in time"));
+            let why = "the rest of what was begun did not come in time".into();
+            return Err(End::Broken(Refusal { status: Status::Timeout, why }));
         }
         if let Some(since) = self.stuck {
             if since.saturating_add(stall) <= now {

@@ -41,8 +41,7 @@ impl Desk {
             };
             Done::Begun(range.map(|range| Start::Sink(Box::new(Sink::Range(range)))).map_err(Refused::from))
         });
-        let deadline = self.now_if(write.named.deadline);
-        self.take_in(cx, header, Some(length), deadline, begin, data)
+        self.take_in(cx, header, Some(length), write.named.deadline, begin, data)
     }
 
     pub(crate) fn sparse_finalize(&mut self, cx: &mut Context<'_>, id: u64, named: &Named<'_>) {

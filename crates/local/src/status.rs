@@ -79,8 +79,9 @@ impl From<WriteError> for Refused {
             WriteError::WrongLength => {
                 Self::new(Status::Invalid, "The data are not as long as announced. Nothing was stored.")
             }
+            // What it left is not known.
             WriteError::Failed => Self::new(
-                Status::Busy,
+                Status::Internal,
                 "The value could not be written to the disk. The node's log and /health tell more.",
             ),
         }
@@ -132,7 +133,7 @@ mod tests {
             (WriteError::OverLimit, Status::ValueTooLarge),
             (WriteError::DoesNotFit, Status::NoRoom),
             (WriteError::Busy, Status::Busy),
-            (WriteError::Failed, Status::Busy),
+            (WriteError::Failed, Status::Internal),
             (WriteError::DigestMismatch, Status::Invalid),
             (WriteError::WrongLength, Status::Invalid),
         ];

@@ -51,9 +51,9 @@ impl Kind {
     /// Where the next bytes of an answer lie.
     pub const PLACES: Self = Self(129);
 
-    /// Whether a number of this kind would name a request, known or not.
+    /// Whether a frame of this kind is a request, known or not.
     pub fn is_request(self) -> bool {
-        (Self::PING.0..Self::DATA.0).contains(&self.0)
+        self != Self::HELLO && self.0 < Self::DATA.0
     }
 
     /// The word for it.

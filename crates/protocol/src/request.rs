@@ -43,7 +43,13 @@ impl Refusal {
 
 impl From<FieldError> for Refusal {
     fn from(error: FieldError) -> Self {
-        Self { status: Status::Invalid, why: error.to_string().into() }
+        let status = match error {
+            // It is not known where the fields end, or which of two counts.
+            FieldError::Truncated | FieldError::Repeated(_) => Status::Protocol,
+            FieldError::Malformed(_) => Status::Invalid,
+            FieldError::Unknown(_) => Status::Unsupported,
+        };
+        Self { status, why: error.to_string().into() }
     }
 }
 

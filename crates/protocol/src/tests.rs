@@ -141,6 +141,22 @@ fn a_request_is_refused_for_what_is_wrong_with_it() {
 }
 
 #[test]
+fn fields_that_cannot_be_told_apart_are_worse_than_those_that_mean_nothing() {
+    let status = |fields: &[u8]| Request::parse(Kind::GET, 0, fields).map_err(|no| no.status).err();
+    let key = field(1, b"k");
+    assert_eq!(status(&[key.clone(), key.clone()].concat()), Some(Status::Protocol));
+    assert_eq!(status(&key[..4]), Some(Status::Protocol));
+    assert_eq!(status(&[key.clone(), field(2, b"7")].concat()), Some(Status::Invalid));
+    assert_eq!(status(&[key, field(0x8001, b"")].concat()), Some(Status::Unsupported));
+}
+
+#[test]
+fn requests_are_the_kinds_below_64_but_the_greeting() {
+    let requests: Vec<u8> = (0..=255).filter(|kind| Kind(*kind).is_request()).collect();
+    assert_eq!(requests, [vec![0], (2..64).collect()].concat());
+}
+
+#[test]
 fn a_client_of_other_versions_is_told_so() {
     let hello = |version_min, version_max| ClientHello { version_min, version_max, features: 0, name: None };
     assert_eq!(hello(1, 1).version(), Ok(1));

@@ -122,11 +122,11 @@ impl Node {
         }
         let uploads = engine.keep_uploads();
         let program = format!("elcached/{}", env!("CARGO_PKG_VERSION"));
-        let local = Local::new(Arc::clone(&engine), Arc::clone(&metrics), local_config(config), program);
+        let app = App::new(Arc::clone(&engine), Arc::clone(&metrics), http);
+        let local = Local::new(engine, metrics, local_config(config), Arc::clone(app.seats()), program);
         if socket.is_some() {
             local::share(&local, &memory, config.network.shm_size.bytes());
         }
-        let app = App::new(engine, metrics, http);
         Ok(Self { name, app, local, memory, disk, uploads, listener, socket })
     }
 
@@ -264,6 +264,7 @@ fn local_config(config: &Config) -> LocalConfig {
     let http = http_config(config);
     LocalConfig {
         connections: http.connections,
+        header_timeout: http.header_timeout,
         body_stall_timeout: http.body_stall_timeout,
         first_byte_timeout: http.first_byte_timeout,
         value_size: http.value_size,
