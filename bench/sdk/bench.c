@@ -339,7 +339,7 @@ int main(int argc, char **argv) {
     struct peer peers[] = {
         {"elcached", connect_to(argv[1]), elcache_request, 0},
         {"redis", connect_to(argv[2]), redis_request, 7 + SMALL + 2},
-        {"memcached", connect_to(argv[3]), memcached_request, 6 + 10 + 8 + SMALL + 2 + 5},
+        {"memcached", connect_to(argv[3]), memcached_request, 6 + 10 + 9 + SMALL + 2 + 5},
     };
     load(local, &peers[1], &peers[2]);
     greet(&peers[0]);

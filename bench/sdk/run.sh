@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Measures the C SDK beside Redis and memcached over Unix sockets: run.sh ELCACHED LIBRARY_DIR [SECONDS].
 set -euo pipefail
-cd "$(dirname "$0")"
 elcached=$(realpath "$1")
 sdk=$(realpath "$2")
+cd "$(dirname "$0")"
 work=$(mktemp -d)
 pids=()
 stop() {
@@ -18,12 +18,12 @@ cc -O2 -std=c11 -Wall -Wextra -I ../../sdk/c/include bench.c -o "$work/bench" "$
 
 taskset -c 1 "$elcached" -p 0 -m 512 -D 0 -u "$work/elcache" --log-level warn &
 pids+=($!)
-taskset -c 1 redis-server --port 0 --unixsocket "$work/redis" --save '' --appendonly no --loglevel warning &
+taskset -c 1 redis-server --port 0 --unixsocket "$work/redis" --save '' --appendonly no >"$work/redis.log" &
 pids+=($!)
+# memcached does not run as root, and redis says more than is of use.
+if [ "$(id -u)" -eq 0 ]; then chown nobody "$work"; fi
 taskset -c 1 memcached -u nobody -s "$work/memcached" -a 0777 -t 1 -m 64 &
 pids+=($!)
-chmod 0755 "$work"
-[ "$(id -u)" -eq 0 ] && chown nobody "$work"
 for name in elcache redis memcached; do
     for _ in $(seq 100); do
         [ -S "$work/$name" ] && break

@@ -134,7 +134,9 @@ impl Local {
     /// Sends bytes, whatever they are.
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).expect("the node takes it");
+        if let Err(error) = self.stream.write_all(bytes) {
+            panic!("the node does not take it: {error}; it said {:?}", farewell(&mut self.stream));
+        }
     }
 
     /// Sends a request's first frame; its id.
@@ -269,6 +271,11 @@ impl Local {
             }
             assert!(self.take(), "the connection ended before the answer");
         }
+    }
+
+    /// Passes over an id that was used without this client's knowledge.
+    pub fn skip_id(&mut self) {
+        self.last_id += 1;
     }
 
     /// What has come of an answer so far.

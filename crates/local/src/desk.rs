@@ -1,5 +1,6 @@
 //! What a session does with frames: the requests that are open, and what is said of them.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::task::Context;
@@ -39,8 +40,16 @@ pub(crate) enum End {
 }
 
 impl End {
-    pub(crate) fn broken(why: &'static str) -> Self {
+    pub(crate) fn broken(why: impl Into<Cow<'static, str>>) -> Self {
         Self::Broken(Refusal { status: Status::Protocol, why: why.into() })
+    }
+
+    /// What is wrong with a frame that is no request.
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        match refusal.status {
+            Status::Unsupported => Self::Broken(refusal),
+            _ => Self::broken(refusal.why),
+        }
     }
 }
 
@@ -192,7 +201,7 @@ impl Desk {
             Request::SparseFinalize(named) => self.sparse_finalize(cx, header.id, &named),
             Request::SparseAbort(named) => self.sparse_abort(cx, header.id, &named),
             Request::Share { ring } => self.ask(header.id, ring),
-            Request::Map { region } => self.map(header.id, region),
+            Request::Map { region } => return self.map(header.id, region),
         }
         Ok(())
     }
@@ -210,14 +219,17 @@ impl Desk {
         self.answer(id, Kind::SHARE, &refused.reply());
     }
 
-    /// The region goes by the socket, and why it does not goes the way of all answers.
-    fn map(&mut self, id: u64, region: u64) {
-        let none = Refused::new(Status::Unsupported, "The client shares no memory with this node.");
-        let sent = self.share.as_ref().ok_or(none).and_then(|share| share.send_region(id, region));
-        match sent {
-            Ok(()) => self.count(Kind::MAP, Status::Ok),
-            Err(refused) => self.answer(id, Kind::MAP, &refused.reply()),
-        }
+    /// A region goes by the socket, and so does why it does not: the client waits there.
+    fn map(&mut self, id: u64, region: u64) -> Result<(), End> {
+        let Some(share) = &self.share else {
+            let refused = Refused::new(Status::Unsupported, "The client shares no memory with this node.");
+            self.answer(id, Kind::MAP, &refused.reply());
+            return Ok(());
+        };
+        // A socket that takes nothing is that of a client that does not wait there.
+        let status = share.send_region(id, region).map_err(|_| End::Gone)?;
+        self.count(Kind::MAP, status);
+        Ok(())
     }
 
     /// Whether a request was begun and so may be named; an error where it was not.
@@ -231,7 +243,7 @@ impl Desk {
 
     fn credit(&mut self, id: u64, fields: &[u8]) -> Result<(), End> {
         self.was_begun(id)?;
-        let more = flow::parse_credit(fields).map_err(End::Broken)?;
+        let more = flow::parse_credit(fields).map_err(End::refused)?;
         if let Some(open) = self.find(id)
             && let Work::Outlet(outlet) = &mut open.work
         {

@@ -50,7 +50,7 @@ impl Input {
         }
     }
 
-    /// Reads what there is behind the data; 0 at the end. There has to be room.
+    /// Reads what there is behind the data; 0 at the end.
     pub(crate) fn poll_fill(
         &mut self,
         pipe: &mut impl Pipe,
@@ -58,6 +58,10 @@ impl Input {
     ) -> Poll<io::Result<usize>> {
         if self.bytes.is_empty() {
             self.bytes = pool::take_to_read();
+        }
+        if self.end == self.bytes.len() {
+            // Room for nothing would look like the end.
+            self.reserve(self.data().len().saturating_add(1));
         }
         let read = pipe.poll_read(cx, self.bytes.get_mut(self.end..).unwrap_or_default());
         if self.is_empty() && !matches!(read, Poll::Ready(Ok(1..))) {

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use elcache_core::activity::Activity;
-use elcache_protocol::{ClientHello, Header, Kind, PREFACE, Refusal, Reply, ServerHello, Status};
+use elcache_protocol::{ClientHello, Header, Kind, PREFACE, Refusal, Reply, ServerHello};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
 
@@ -260,9 +260,7 @@ impl<'a, P: Pipe> Session<'a, P> {
         let Some(bytes) = self.input.data().first_chunk() else { return Ok(None) };
         match Header::decode(bytes) {
             Ok(header) => Ok(Some(header)),
-            Err(error) => {
-                Err(End::Broken(Refusal { status: Status::Protocol, why: error.to_string().into() }))
-            }
+            Err(error) => Err(End::broken(error.to_string())),
         }
     }
 
@@ -276,8 +274,7 @@ impl<'a, P: Pipe> Session<'a, P> {
         let Some((bytes, rest)) = data.get(begun..).and_then(|data| data.split_first_chunk()) else {
             return Ok(false);
         };
-        let broken = |why: String| End::Broken(Refusal { status: Status::Protocol, why: why.into() });
-        let header = Header::decode(bytes).map_err(|error| broken(error.to_string()))?;
+        let header = Header::decode(bytes).map_err(|error| End::broken(error.to_string()))?;
         if header.kind != Kind::HELLO || header.id != 0 || header.data_len != 0 {
             return Err(End::broken("the first frame is a HELLO"));
         }
@@ -287,8 +284,8 @@ impl<'a, P: Pipe> Session<'a, P> {
             self.input.reserve(len);
             return Ok(false);
         };
-        let hello = ClientHello::parse(fields).map_err(End::Broken)?;
-        let version = hello.version().map_err(End::Broken)?;
+        let hello = ClientHello::parse(fields).map_err(End::refused)?;
+        let version = hello.version().map_err(End::refused)?;
         tracing::debug!(client = hello.name.unwrap_or("unnamed"), "a local client is connected");
         self.greet(version);
         self.input.consume(len);

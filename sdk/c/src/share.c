@@ -33,8 +33,9 @@ enum {
 
 /* Regions that are mapped at once: 64 MiB of addresses each. */
 #define REGIONS 256
-/* Answers that are kept, and the longest key of one. */
-#define KEPT 1024
+/* Answers that are kept: sets, answers in each, and the longest key of one. */
+#define SETS 1024
+#define WAYS 4
 #define KEPT_KEY_MAX 160
 
 struct region {
@@ -44,8 +45,9 @@ struct region {
 };
 
 struct entry {
-    struct kept kept;
+    uint64_t hash;
     uint16_t key_len; /* 0: none */
+    struct kept kept;
     uint8_t key[KEPT_KEY_MAX];
 };
 
@@ -56,7 +58,8 @@ struct share {
     uint64_t words;
     uint64_t uses;
     struct region regions[REGIONS];
-    struct entry entries[KEPT];
+    size_t turn; /* which answer of a full set goes next */
+    struct entry entries[SETS][WAYS];
 };
 
 void place_decode(const uint8_t *bytes, struct place *place) {
@@ -203,17 +206,35 @@ static uint64_t hash(const uint8_t *bytes, size_t len) {
     return state ^ state >> 29;
 }
 
-static size_t slot_of(const void *key, size_t key_len) {
-    return (size_t)(hash(key, key_len) % KEPT);
+static int is_of(const struct entry *entry, uint64_t hashed, const void *key, size_t key_len) {
+    return entry->hash == hashed && entry->key_len == key_len && memcmp(entry->key, key, key_len) == 0;
+}
+
+/* Where to keep an answer: in the place of the same key's, of one that is worth nothing, or of another. */
+static struct entry *place_for(struct share *share, uint64_t hashed, const void *key, size_t key_len) {
+    struct entry *set = share->entries[hashed % SETS];
+    for (size_t way = 0; way < WAYS; way++) {
+        if (is_of(&set[way], hashed, key, key_len)) {
+            return &set[way];
+        }
+    }
+    for (size_t way = 0; way < WAYS; way++) {
+        if (set[way].key_len == 0 || !share_is_good(share, &set[way].kept.place)) {
+            return &set[way];
+        }
+    }
+    return &set[share->turn++ % WAYS];
 }
 
 void share_keep(struct share *share, const void *key, size_t key_len, const struct kept *kept) {
     if (key_len == 0 || key_len > KEPT_KEY_MAX || kept->size != kept->place.length) {
         return;
     }
-    struct entry *entry = &share->entries[slot_of(key, key_len)];
-    entry->kept = *kept;
+    uint64_t hashed = hash(key, key_len);
+    struct entry *entry = place_for(share, hashed, key, key_len);
+    entry->hash = hashed;
     entry->key_len = (uint16_t)key_len;
+    entry->kept = *kept;
     memcpy(entry->key, key, key_len);
 }
 
@@ -221,12 +242,16 @@ const struct kept *share_find(const struct share *share, const void *key, size_t
     if (key_len == 0 || key_len > KEPT_KEY_MAX) {
         return NULL;
     }
-    const struct entry *entry = &share->entries[slot_of(key, key_len)];
-    if (entry->key_len != key_len || memcmp(entry->key, key, key_len) != 0) {
-        return NULL;
+    uint64_t hashed = hash(key, key_len);
+    const struct entry *set = share->entries[hashed % SETS];
+    for (size_t way = 0; way < WAYS; way++) {
+        const struct entry *entry = &set[way];
+        if (is_of(entry, hashed, key, key_len)) {
+            int is_good = share_is_good(share, &entry->kept.place) && !is_expired(&entry->kept) && may_keep(share);
+            return is_good ? &entry->kept : NULL;
+        }
     }
-    int is_good = share_is_good(share, &entry->kept.place) && !is_expired(&entry->kept) && may_keep(share);
-    return is_good ? &entry->kept : NULL;
+    return NULL;
 }
 
 /* Tells the node that a value was used, without asking it anything. */
