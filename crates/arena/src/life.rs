@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use crate::PAGE_SIZE;
@@ -15,7 +15,7 @@ use crate::watch::{LIFE, Watch};
 
 /// As long as this is there, the word holds a number that is not 0 and has bit 30 not set. Afterwards it is 0.
 pub struct Life {
-    end: Option<Sender<()>>,
+    end: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -29,8 +29,8 @@ const HEAD_LEN: usize = 3 * size_of::<u64>();
 impl Life {
     /// Begins.
     pub(crate) fn begin(watch: Arc<Watch>) -> io::Result<Self> {
-        let (end, ends) = channel();
-        let (begun, begins) = channel();
+        let (end, ends) = sync_channel(0);
+        let (begun, begins) = sync_channel(1);
         let held = move || hold(&watch, &begun, &ends);
         let thread = thread::Builder::new().name("life".into()).stack_size(64 << 10).spawn(held)?;
         begins.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
@@ -46,7 +46,7 @@ impl Drop for Life {
 }
 
 /// What the thread does: it says that it holds the word, and waits.
-fn hold(watch: &Watch, begun: &Sender<io::Result<()>>, ends: &Receiver<()>) {
+fn hold(watch: &Watch, begun: &SyncSender<io::Result<()>>, ends: &Receiver<()>) {
     let word = &watch.mapping().half_words()[LIFE];
     let listed = Mapping::new(PAGE_SIZE, Others::Read).and_then(|list| enlist(list, word));
     if listed.is_ok() {
@@ -121,7 +121,7 @@ mod tests {
         let word = &watch.mapping().half_words()[LIFE];
         let held = || word.load(Ordering::SeqCst);
         (0..1000).take_while(|_| held() == 0).for_each(|_| thread::sleep(Duration::from_millis(5)));
-        assert_eq!(held() & 0x3fff_ffff != 0, true, "the child holds it");
+        assert_ne!(held() & 0x3fff_ffff, 0, "the child holds it");
         // SAFETY: the child is this test's.
         unsafe {
             libc::kill(child, libc::SIGKILL);

@@ -95,7 +95,7 @@ impl Mapping {
         head.iter_mut().zip(&self.bytes()[at..body_at]).for_each(load);
         let words = &self.words()[body_at.div_ceil(WORD)..][..body.len() / WORD];
         for (target, word) in body.chunks_exact_mut(WORD).zip(words) {
-            target.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            target.copy_from_slice(&u64::from_le(word.load(Ordering::Relaxed)).to_le_bytes());
         }
         let bytes = &self.bytes()[tail_at..tail_at + tail.len()];
         tail.iter_mut().zip(bytes).for_each(load);
@@ -114,7 +114,7 @@ impl Mapping {
         head.iter().zip(&self.bytes()[at..body_at]).for_each(store);
         let words = &self.words()[body_at.div_ceil(WORD)..][..body.len() / WORD];
         for (source, word) in body.as_chunks::<WORD>().0.iter().zip(words) {
-            word.store(u64::from_ne_bytes(*source), Ordering::Relaxed);
+            word.store(u64::from_le_bytes(*source).to_le(), Ordering::Relaxed);
         }
         tail.iter().zip(&self.bytes()[tail_at..tail_at + tail.len()]).for_each(store);
     }
@@ -181,7 +181,7 @@ mod tests {
         let file = for_reading(mapping.file()).unwrap();
         let mut word = [0; 8];
         assert_eq!(rustix::io::pread(&file, &mut word, 0), Ok(8));
-        assert_eq!(u64::from_ne_bytes(word), 7);
+        assert_eq!(u64::from_le_bytes(word).to_le(), 7);
         assert!(rustix::io::pwrite(&file, &word, 0).is_err());
         assert!(ftruncate(&file, 0).is_err() && ftruncate(&mapping.file, 0).is_err());
         assert!(fcntl_add_seals(&mapping.file, SealFlags::WRITE).is_err(), "nobody adds a seal");

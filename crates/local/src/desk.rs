@@ -202,7 +202,7 @@ impl Desk {
             Request::SparseFinalize(named) => self.sparse_finalize(cx, header.id, &named),
             Request::SparseAbort(named) => self.sparse_abort(cx, header.id, &named),
             Request::Share { ring } => self.ask(header.id, ring),
-            Request::Map { region } => self.map(header.id, region),
+            Request::Map { region } => return self.map(header.id, region),
         }
         Ok(())
     }
@@ -220,14 +220,17 @@ impl Desk {
         self.answer(id, Kind::SHARE, &refused.reply());
     }
 
-    /// The region goes by the socket, and why it does not goes the way of all answers.
-    fn map(&mut self, id: u64, region: u64) {
-        let none = Refused::new(Status::Unsupported, "The client shares no memory with this node.");
-        let sent = self.share.as_ref().ok_or(none).and_then(|share| share.send_region(id, region));
-        match sent {
-            Ok(()) => self.count(Kind::MAP, Status::Ok),
-            Err(refused) => self.answer(id, Kind::MAP, &refused.reply()),
-        }
+    /// A region goes by the socket, and so does why it does not: the client waits there.
+    fn map(&mut self, id: u64, region: u64) -> Result<(), End> {
+        let Some(share) = &self.share else {
+            let refused = Refused::new(Status::Unsupported, "The client shares no memory with this node.");
+            self.answer(id, Kind::MAP, &refused.reply());
+            return Ok(());
+        };
+        // A socket that takes nothing is that of a client that does not wait there.
+        let status = share.send_region(id, region).map_err(|_| End::Gone)?;
+        self.count(Kind::MAP, status);
+        Ok(())
     }
 
     /// Whether a request was begun and so may be named; an error where it was not.

@@ -23,12 +23,22 @@ mod desk;
 mod get;
 mod input;
 mod intake;
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "offsets are those of the layout, and what a client says is a count that is never one"
+)]
 mod memory;
 mod outlet;
 mod output;
 mod pipe;
 mod pool;
 mod put;
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "places are below the capacity, which is ours, and counts of a client are looked at before they are used"
+)]
 mod ring;
 mod rings;
 pub mod server;

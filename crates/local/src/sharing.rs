@@ -127,17 +127,24 @@ impl Share {
         Some(places)
     }
 
-    /// Sends a region by the socket.
-    pub(crate) fn send_region(&self, id: u64, region: u64) -> Result<(), Refused> {
+    /// Sends a region by the socket, or why it cannot be had.
+    pub(crate) fn send_region(&self, id: u64, region: u64) -> io::Result<Status> {
+        let mut answer = Vec::new();
+        let (file, reply) = match self.region(region) {
+            Ok(file) => (Some(file), Reply::new(Status::Ok)),
+            Err(refused) => (None, refused.reply()),
+        };
+        reply.encode(&mut answer, id, true, 0);
+        let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
+        self.socket.try_io(Interest::WRITABLE, || send_whole(&self.socket, &answer, &files))?;
+        Ok(reply.status)
+    }
+
+    fn region(&self, region: u64) -> Result<OwnedFd, Refused> {
         let gone = Refused::new(Status::NotFound, "There is no region of this number any more.");
         let number = u32::try_from(region).map_err(|_| gone)?;
         let file = self.sharing.memory.region_file(number);
-        let file: OwnedFd = file.map_err(|error| unavailable(&error))?.ok_or(gone)?;
-        let mut answer = Vec::new();
-        Reply::new(Status::Ok).encode(&mut answer, id, true, 0);
-        let send = || send_whole(&self.socket, &answer, &[file.as_fd()]);
-        // A socket that takes nothing now is full of wake-ups, or the client does not read.
-        self.socket.try_io(Interest::WRITABLE, send).map_err(|_| Refused::busy())
+        file.map_err(|error| unavailable(&error))?.ok_or(gone)
     }
 
     /// Has the memory tier know, and the metrics, what the client reads by itself. Goes on until it is dropped.
@@ -168,7 +175,7 @@ async fn send_files(socket: &UnixStream, bytes: &[u8], files: &[BorrowedFd<'_>])
 fn send_whole(socket: &UnixStream, bytes: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(files)) {
+    if !files.is_empty() && !control.push(SendAncillaryMessage::ScmRights(files)) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

@@ -87,8 +87,17 @@ static elcache_error_t no_socket(elcache_client_t *client, int number) {
     return connect_error(number);
 }
 
+/* A socket says when it is written to that the node has died; a ring takes what nobody will read. */
+static void notice_death(struct connection *connection) {
+    struct transport *transport = connection->transport;
+    if (connection->share != NULL && share_has_ended(connection->share) && !transport->ops->is_alive(transport)) {
+        connection_break(connection, ELCACHE_ERR_CONNECTION, "the node has closed the connection");
+    }
+}
+
 elcache_error_t client_connect(elcache_client_t *client, int64_t deadline_ns) {
     struct connection *connection = &client->connection;
+    notice_death(connection);
     if (connection->transport != NULL) {
         return ELCACHE_OK;
     }

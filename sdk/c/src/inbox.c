@@ -38,15 +38,27 @@ static void on_hello(struct connection *connection, const struct frame_fields *f
     connection->is_greeted = 1;
 }
 
+/* What a status means of a connection: most of them are of values, and nothing is known of any. */
+static elcache_error_t farewell_error(uint64_t status) {
+    switch (status) {
+    case STATUS_BUSY:
+    case STATUS_TIMEOUT:
+    case STATUS_INTERNAL:
+        return status_error(status);
+    default:
+        return ELCACHE_ERR_PROTOCOL;
+    }
+}
+
 /* The node's last words. */
 static void on_farewell(struct connection *connection, const struct frame_fields *fields) {
-    elcache_error_t error = status_error(frame_number(fields, TAG_STATUS, STATUS_PROTOCOL));
+    elcache_error_t error = farewell_error(frame_number(fields, TAG_STATUS, STATUS_PROTOCOL));
     char reason[CONNECTION_REASON_LEN] = "the node ended the connection";
     if (frame_has(fields, TAG_MESSAGE)) {
         memcpy(reason, fields->spans[TAG_MESSAGE].bytes, fields->spans[TAG_MESSAGE].len);
         reason[fields->spans[TAG_MESSAGE].len] = '\0';
     }
-    connection_break(connection, error == ELCACHE_OK ? ELCACHE_ERR_PROTOCOL : error, reason);
+    connection_break(connection, error, reason);
 }
 
 static void end(struct connection *connection, struct request *request, elcache_error_t error,

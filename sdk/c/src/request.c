@@ -96,8 +96,8 @@ void request_reset(struct request *request, enum frame_kind kind, struct sink *s
     request->credit = 0;
     request->credit_due = 0;
     request->message[0] = '\0';
+    memset(&request->answer, 0, sizeof request->answer);
     request->answer.status = STATUS_INTERNAL;
-    request->answer.length = 0;
 }
 
 void request_end(struct request *request, elcache_error_t error, const char *message, size_t message_len) {

@@ -338,9 +338,7 @@ static int ring_wait(struct transport *transport, int64_t deadline_ns) {
 
 static int ring_is_alive(struct transport *transport) {
     struct ring_transport *self = of(transport);
-    char byte;
-    ssize_t got = recv(socket_descriptor(self->socket), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
+    return self->socket->ops->is_alive(self->socket);
 }
 
 /* The socket carries next to nothing. */

@@ -164,14 +164,18 @@ int share_is_good(const struct share *share, const struct place *place) {
     return atomic_load_explicit(word, memory_order_acquire) == place->generation;
 }
 
-/* Whether the node lives, and lets answers be kept. */
-static int may_keep(const struct share *share) {
+int share_has_ended(const struct share *share) {
     const _Atomic uint32_t *life = (const _Atomic uint32_t *)(const void *)(share->watch + AT_LIFE);
     uint32_t alive = atomic_load_explicit(life, memory_order_acquire);
-    uint64_t until_ns = atomic_load_explicit(word_at(share, AT_UNTIL), memory_order_acquire);
-    if (alive == 0 || (alive & OWNER_DIED) != 0) {
+    return alive == 0 || (alive & OWNER_DIED) != 0;
+}
+
+/* Whether the node lives, and lets answers be kept. */
+static int may_keep(const struct share *share) {
+    if (share_has_ended(share)) {
         return 0;
     }
+    uint64_t until_ns = atomic_load_explicit(word_at(share, AT_UNTIL), memory_order_acquire);
     if (until_ns == UINT64_MAX) {
         return 1;
     }

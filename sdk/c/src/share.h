@@ -37,6 +37,9 @@ int share_map(struct share *share, uint32_t region, int fd);
 /* Whether the place is what it was when the node told of it. To be asked before the bytes are copied and after that; only the copy of what was good both times is. */
 int share_is_good(const struct share *share, const struct place *place);
 
+/* Whether the node has died, or is about to stop. */
+int share_has_ended(const struct share *share);
+
 /* What is kept of a value besides its place. */
 struct kept {
     struct place place;

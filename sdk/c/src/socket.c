@@ -110,9 +110,9 @@ static int socket_wait(struct transport *transport, int64_t deadline_ns) {
 }
 
 static int socket_is_alive(struct transport *transport) {
-    char byte;
-    ssize_t got = recv(of(transport)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
+    /* Unlike a read this tells of the end also while there is something to be read before it. */
+    struct pollfd entry = {of(transport)->fd, 0, 0};
+    return poll(&entry, 1, 0) <= 0;
 }
 
 static void set_buffer(int fd, int option, size_t bytes) {

@@ -345,6 +345,7 @@ static const struct lie LIES[] = {
     {"a second reply that tells of a failure", ELCACHE_ERR_TIMEOUT},
     {"a farewell", ELCACHE_ERR_BUSY},
     {"places without shared memory", ELCACHE_ERR_PROTOCOL},
+    {"a farewell that tells of a value", ELCACHE_ERR_PROTOCOL},
 };
 
 static void tell_in_frames(int lie, int fd, uint64_t id) {
@@ -385,6 +386,9 @@ static void tell_in_frames(int lie, int fd, uint64_t id) {
         break;
     case 16:
         fake_reply(fd, 0, FRAME_END, STATUS_BUSY, 0, NULL, 0);
+        break;
+    case 18:
+        fake_reply(fd, 0, FRAME_END, STATUS_PARTIAL, 0, NULL, 0);
         break;
     default:
         break;
