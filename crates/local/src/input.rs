@@ -72,3 +72,66 @@ impl Input {
         Poll::Ready(Ok(count))
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "nothing here comes from outside")]
+mod tests {
+    use std::io::IoSlice;
+
+    use super::*;
+
+    /// Gives the numbers from 0 on, so many at a time.
+    struct Numbers {
+        next: u8,
+        step: usize,
+    }
+
+    impl Pipe for Numbers {
+        fn poll_read(&mut self, _: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+            let count = into.len().min(self.step);
+            for byte in &mut into[..count] {
+                (*byte, self.next) = (self.next, self.next.wrapping_add(1));
+            }
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_write(&mut self, _: &mut Context<'_>, _: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    /// A frame whose first bytes were the last ones of a full buffer looked like the end of the connection.
+    #[test]
+    fn there_is_always_room_to_read_on() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for step in [1, 7, 1000, pool::READ_SIZE, usize::MAX] {
+            let (mut input, mut pipe) = (Input::default(), Numbers { next: 0, step });
+            let (mut expected, mut read) = (0_u8, 0);
+            while read < 3 * pool::READ_SIZE {
+                let Poll::Ready(Ok(count)) = input.poll_fill(&mut pipe, &mut cx) else { panic!("it waits") };
+                assert!(count > 0, "{step}");
+                read += count;
+                let used = input.data().len() - input.data().len() % 13;
+                for byte in &input.data()[..used] {
+                    assert_eq!(*byte, expected);
+                    expected = expected.wrapping_add(1);
+                }
+                input.consume(used);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_longer_than_the_buffer_fits_once_there_is_room() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let (mut input, mut pipe) = (Input::default(), Numbers { next: 0, step: usize::MAX });
+        assert!(input.poll_fill(&mut pipe, &mut cx).is_ready());
+        input.consume(100);
+        input.reserve(3 * pool::READ_SIZE);
+        while input.between(0, 1, 3 * pool::READ_SIZE).is_none() {
+            assert!(input.poll_fill(&mut pipe, &mut cx).is_ready());
+        }
+        let (first, rest) = input.between(0, 1, 3 * pool::READ_SIZE).unwrap();
+        assert_eq!((first, rest[0], rest.len()), (&[100][..], 101, 3 * pool::READ_SIZE - 1));
+    }
+}

@@ -171,3 +171,120 @@ impl Output {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[expect(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "nothing here comes from outside"
+)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Takes so many bytes at a time, and keeps them.
+    struct Narrow(Vec<usize>, Vec<u8>);
+
+    impl Pipe for Narrow {
+        fn poll_read(&mut self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_write(&mut self, _: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+            assert!(slices.iter().all(|slice| !slice.is_empty()));
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            let count = all.len().min(self.0.pop().unwrap_or(usize::MAX));
+            self.1.extend_from_slice(&all[..count]);
+            Poll::Ready(Ok(count))
+        }
+    }
+
+    fn payload(pieces: &[Vec<u8>]) -> Payload {
+        let mut payload = Payload::new();
+        pieces.iter().for_each(|piece| payload.push(Bytes::copy_from_slice(piece)));
+        payload
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(Vec<u8>),
+        Push(Vec<Vec<u8>>, usize),
+        Send(usize),
+        CopyOut,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = |most| proptest::collection::vec(any::<u8>(), 0..most);
+        let pieces = proptest::collection::vec(bytes(30_000), 0..4);
+        prop_oneof![
+            4 => bytes(200).prop_map(Step::Write),
+            4 => (pieces, 0_usize..100_000).prop_map(|(pieces, len)| Step::Push(pieces, len)),
+            4 => (1_usize..60_000).prop_map(Step::Send),
+            1 => Just(Step::CopyOut),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_goes_in_comes_out_in_order(steps in proptest::collection::vec(step(), 0..60)) {
+            let (mut output, mut expected) = (Output::default(), Vec::new());
+            let (mut pipe, budget) = (Narrow(Vec::new(), Vec::new()), Budget::new(1 << 30));
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            for step in steps {
+                match step {
+                    Step::Write(bytes) => {
+                        output.write(|out| out.extend_from_slice(&bytes));
+                        expected.extend_from_slice(&bytes);
+                    }
+                    Step::Push(pieces, len) => {
+                        let payload = payload(&pieces);
+                        let len = len.min(payload.len());
+                        output.push(&payload, len);
+                        expected.extend_from_slice(&pieces.concat()[..len]);
+                    }
+                    Step::Send(most) if !output.is_empty() => {
+                        pipe.0.push(most);
+                        prop_assert!(matches!(output.poll_write(&mut pipe, &mut cx), Poll::Ready(Ok(()))));
+                    }
+                    Step::Send(_) => {}
+                    Step::CopyOut => {
+                        prop_assert!(output.copy_out(&budget).is_ok());
+                        prop_assert!(!output.is_held());
+                    }
+                }
+                prop_assert_eq!(pipe.1.len() + output.len(), expected.len());
+                prop_assert!(output.own_len() <= output.len());
+            }
+            pipe.0.clear();
+            while !output.is_empty() {
+                prop_assert!(matches!(output.poll_write(&mut pipe, &mut cx), Poll::Ready(Ok(()))));
+            }
+            prop_assert!(pipe.1 == expected);
+            prop_assert_eq!(budget.taken_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn what_no_budget_has_room_for_is_not_copied() {
+        let mut output = Output::default();
+        output.push(&payload(&[vec![1; 20_000]]), 20_000);
+        assert!(output.copy_out(&Budget::new(20_000)).is_err());
+        assert!(output.is_held());
+    }
+
+    #[test]
+    fn what_never_runs_dry_does_not_grow() {
+        let (mut output, mut pipe) = (Output::default(), Narrow(Vec::new(), Vec::new()));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        output.write(|out| out.extend_from_slice(&[0; 1000]));
+        for _ in 0..10_000 {
+            output.write(|out| out.extend_from_slice(&[0; 1000]));
+            pipe.0.push(1000);
+            assert!(matches!(output.poll_write(&mut pipe, &mut cx), Poll::Ready(Ok(()))));
+        }
+        assert!(output.own.capacity() < 4 * MAX_WRITTEN, "{}", output.own.capacity());
+    }
+}

@@ -135,3 +135,56 @@ async fn clear(path: &Path) -> Result<(), BindError> {
         Err(error) => Err(BindError::System("it is not known whether another program serves it", error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener as Silent;
+
+    use elcache_tests::scratch::Scratch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_of_many_that_find_a_stale_socket_gets_it() {
+        for _ in 0..20 {
+            let scratch = Scratch::new();
+            let path = scratch.path().join("s");
+            drop(Silent::bind(&path).unwrap());
+            let mut opening = tokio::task::JoinSet::new();
+            for _ in 0..8 {
+                let path = path.clone();
+                opening.spawn(async move { Bound::open(&path).await });
+            }
+            let opened = opening.join_all().await;
+            assert_eq!(opened.iter().filter(|bound| bound.is_ok()).count(), 1);
+            let refused = opened.iter().filter(|bound| matches!(bound, Err(BindError::Served))).count();
+            assert_eq!(refused, 7, "{opened:?}");
+            UnixStream::connect(&path).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_file_of_another_that_took_its_place_stays() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("s");
+        let first = Bound::open(&path).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = Bound::open(&path).await.unwrap();
+        drop(first);
+        assert!(path.exists());
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn who_holds_the_directory_is_not_waited_for_long() {
+        let scratch = Scratch::new();
+        let held = File::open(scratch.path()).unwrap();
+        flock(&held, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let opened = Bound::open(&scratch.path().join("s")).await;
+        assert!(matches!(opened, Err(BindError::System(..))), "{opened:?}");
+        drop(held);
+        Bound::open_with_directory(&scratch.path().join("deeper/s")).await.unwrap();
+        assert_eq!(fs::metadata(scratch.path().join("deeper")).unwrap().permissions().mode() & 0o777, 0o755);
+    }
+}
