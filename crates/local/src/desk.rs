@@ -25,6 +25,8 @@ const REQUESTS: usize = 64;
 pub(crate) const WINDOW: u64 = 64 << 10;
 /// Answers are queued up to this many bytes; then the client has to take some.
 const QUEUE: usize = 1 << 20;
+/// And up to so many bytes of our own: no socket takes more of them at once.
+const QUEUE_OWN: usize = 192 << 10;
 
 /// Why a connection ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,6 +136,7 @@ impl Desk {
     /// Whether the client has to take some of the answers before there are more.
     pub(crate) fn is_full(&self) -> bool {
         self.output.len() >= QUEUE.min(self.config.buffered_per_connection / 4)
+            || self.output.own_len() >= QUEUE_OWN
     }
 
     /// Time since the clock began.

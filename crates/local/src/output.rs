@@ -16,6 +16,8 @@ use crate::pool;
 const MAX_SLICES: usize = 64;
 /// Up to this length a copy behind the head is cheaper than a reference.
 const COPY_LIMIT: usize = 16 << 10;
+/// So many of our own bytes are part of what every connection takes of the budget.
+const OWN_FREE: usize = 16 << 10;
 /// Written bytes that the buffer may begin with before they are cut off.
 const MAX_WRITTEN: usize = 64 << 10;
 
@@ -28,6 +30,8 @@ pub(crate) struct Output {
     parts: VecDeque<Part>,
     /// Bytes of all parts.
     len: usize,
+    /// What of the budget our own bytes take that a client leaves here.
+    taken: Option<Taken>,
 }
 
 enum Part {
@@ -56,9 +60,15 @@ impl Output {
         self.own.len().saturating_sub(self.written)
     }
 
-    /// Whether some of the bytes are the cache's.
+    /// Whether it holds bytes of the cache, or more of our own than the budget knows of.
     pub(crate) fn is_held(&self) -> bool {
-        self.parts.iter().any(|part| matches!(part, Part::Shared(_)))
+        self.unknown() > 0 || self.parts.iter().any(|part| matches!(part, Part::Shared(_)))
+    }
+
+    /// Our own bytes that the budget does not know of.
+    fn unknown(&self) -> u64 {
+        let known = self.taken.as_ref().map_or(0, Taken::bytes);
+        (self.own_len().saturating_sub(OWN_FREE) as u64).saturating_sub(known)
     }
 
     /// Appends what `write` appends to a buffer.
@@ -152,7 +162,7 @@ impl Output {
     /// Gives the buffer back when it is used up, and cuts off what was written of it.
     fn tidy(&mut self) {
         if self.own_len() == 0 {
-            self.written = 0;
+            (self.written, self.taken) = (0, None);
             pool::give_to_write(std::mem::take(&mut self.own));
         } else if self.written > MAX_WRITTEN {
             self.own.drain(..self.written.min(self.own.len()));
@@ -160,8 +170,19 @@ impl Output {
         }
     }
 
-    /// Copies what is not our own, so that a client that does not take it holds nothing of the cache.
+    /// Copies what is not our own, so that a client that does not take it holds nothing of the cache, and has the budget know of all.
     pub(crate) fn copy_out(&mut self, budget: &Arc<Budget>) -> Result<(), NoRoom> {
+        let unknown = self.unknown();
+        let is_known = match &mut self.taken {
+            Some(taken) => taken.grow(unknown),
+            none => {
+                *none = budget.take(unknown);
+                none.is_some()
+            }
+        };
+        if !is_known {
+            return Err(NoRoom);
+        }
         for part in &mut self.parts {
             if let Part::Shared(bytes) = part {
                 let taken = budget.take(bytes.len() as u64).ok_or(NoRoom)?;
@@ -265,6 +286,23 @@ mod tests {
             prop_assert!(pipe.1 == expected);
             prop_assert_eq!(budget.taken_bytes(), 0);
         }
+    }
+
+    #[test]
+    fn the_budget_knows_what_a_client_leaves_here() {
+        let (mut output, budget) = (Output::default(), Budget::new(1 << 20));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for (len, known) in [(OWN_FREE, 0), (1000, 1000), (500, 1500)] {
+            output.write(|out| out.resize(out.len() + len, 0));
+            assert_eq!(output.is_held(), known > 0);
+            assert!(output.copy_out(&budget).is_ok() && !output.is_held());
+            assert_eq!(budget.taken_bytes(), known);
+        }
+        output.write(|out| out.resize(1 << 20, 0));
+        assert!(output.copy_out(&budget).is_err());
+        let mut pipe = Narrow(Vec::new(), Vec::new());
+        assert!(matches!(output.poll_write(&mut pipe, &mut cx), Poll::Ready(Ok(()))));
+        assert_eq!((output.len(), budget.taken_bytes()), (0, 0));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::sharing::Share;
 use crate::status::Refused;
 
 /// The most of our own bytes that wait to be written: a client that lets more than that come up is not read from.
-const MAX_OWN: usize = 2 << 20;
+const MAX_OWN: usize = 1 << 20;
 /// From so many bytes on, data are read to where they belong instead of into the input, from where they are copied.
 const DIRECT: u64 = 8 << 10;
 /// In `HELLO`: memory can be shared.
