@@ -1,4 +1,5 @@
-/* Every function of the API against a real node, cross-checked over HTTP. Arguments: the program elcached, the transport (unix or shm). */
+/* Every function of the API against a real node, cross-checked over HTTP. Arguments: the program elcached, the
+ * transport (unix or shm). */
 #include "functions.h"
 
 #include <signal.h>
@@ -332,7 +333,8 @@ static void expect_ranges(elcache_client_t *client, const elcache_availability_t
     for (size_t i = 0; i < availability->available_count; i++) {
         size_t len = 0;
         elcache_range_t range = availability->available_ranges[i];
-        CHECK_OK(client, elcache_client_read_range(client, "partial", 7, range.offset, buffer, (size_t)range.length, &len));
+        size_t size = (size_t)range.length;
+        CHECK_OK(client, elcache_client_read_range(client, "partial", 7, range.offset, buffer, size, &len));
         CHECK(len == range.length && memcmp(buffer, large + range.offset, len) == 0);
     }
     for (size_t i = 0; i < availability->missing_count; i++) {

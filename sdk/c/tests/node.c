@@ -25,7 +25,8 @@ static void exec_node(const struct node *node, const char *log) {
     setenv("ELCACHE__NETWORK__BIND_ADDRESS", "127.0.0.1", 1);
     setenv("ELCACHE__NETWORK__HTTP_PORT", "0", 1);
     unsetenv("LD_PRELOAD");
-    execl(node->binary, node->binary, "-m", node->memory, "-d", disk, "-D", node->disk, "-u", node->socket, (char *)NULL);
+    execl(node->binary, node->binary, "-m", node->memory, "-d", disk, "-D", node->disk, "-u", node->socket,
+          (char *)NULL);
     perror(node->binary);
     _exit(127);
 }

@@ -31,7 +31,8 @@ elcache_error_t node_connect(const struct node *node, elcache_client_t *client);
 /* A client that is connected to it. */
 elcache_client_t *node_client(const struct node *node);
 
-/* Runs curl with these arguments, in which $B stands for the node's URL; keeps what it prints. Fails the test if curl fails. */
+/* Runs curl with these arguments, in which $B stands for the node's URL; keeps what it prints. Fails the test if
+ * curl fails. */
 void node_curl(const struct node *node, char *output, size_t size, const char *arguments);
 
 #endif
