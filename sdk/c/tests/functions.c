@@ -444,13 +444,13 @@ static void a_node_that_is_stopped_costs_a_time_out(void) {
     size_t len = 0;
     CHECK_OK(client, put(client, "stopped", "value", NULL));
     CHECK_OK(client, elcache_client_set_timeout(client, 300));
-    CHECK(kill(node.pid, SIGSTOP) == 0);
+    node_pause(&node);
     int64_t begin = now_ms();
     CHECK_OUTCOME(client, get(client, "stopped", buffer, sizeof buffer, &len, NULL), ELCACHE_ERR_TIMEOUT);
     CHECK_OUTCOME(client, elcache_client_put(client, "stopped/2", 9, large, LARGE, NULL), ELCACHE_ERR_TIMEOUT);
     CHECK_OUTCOME(client, node_connect(&node, client), ELCACHE_ERR_TIMEOUT);
     CHECK(now_ms() - begin >= 890 && now_ms() - begin < 3000);
-    CHECK(kill(node.pid, SIGCONT) == 0);
+    node_resume(&node);
     CHECK_OK(client, elcache_client_set_timeout(client, 20000));
     CHECK_OK(client, get(client, "stopped", buffer, sizeof buffer, &len, NULL));
     elcache_client_destroy(client);

@@ -117,6 +117,17 @@ void node_end(struct node *node, int signal) {
     node->pid = 0;
 }
 
+void node_pause(const struct node *node) {
+    int status = 0;
+    CHECK(kill(node->pid, SIGSTOP) == 0);
+    /* Its threads stop one after the other. */
+    CHECK(waitpid(node->pid, &status, WUNTRACED) == node->pid && WIFSTOPPED(status));
+}
+
+void node_resume(const struct node *node) {
+    CHECK(kill(node->pid, SIGCONT) == 0);
+}
+
 void node_remove(struct node *node) {
     char command[128];
     if (node->pid > 0) {

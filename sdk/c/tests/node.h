@@ -21,6 +21,9 @@ struct node {
 void node_start(struct node *node, const char *binary, const char *transport, const char *memory, const char *disk);
 /* Ends it with a signal and waits for it. */
 void node_end(struct node *node, int signal);
+/* Stops it where it is, with SIGSTOP, and lets it go on. */
+void node_pause(const struct node *node);
+void node_resume(const struct node *node);
 /* Starts it again on what it left. */
 void node_restart(struct node *node);
 /* Ends it and removes its folder. */

@@ -388,12 +388,12 @@ static void restart(int signal) {
 
 static void stop_for_a_while(void) {
     is_disturbed = 1;
-    CHECK(kill(node.pid, SIGSTOP) == 0);
+    node_pause(&node);
     CHECK_OK(client, elcache_client_set_timeout(client, SHORT_TIMEOUT_MS));
     for (uint64_t i = 1 + below(3); i > 0; i--) {
         one_operation();
     }
-    CHECK(kill(node.pid, SIGCONT) == 0);
+    node_resume(&node);
     CHECK_OK(client, elcache_client_set_timeout(client, TIMEOUT_MS));
     is_disturbed = 0;
 }
