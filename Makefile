@@ -15,7 +15,7 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 
 # The steps of `make test`, what fails fast first. The tests come last, so that their summary ends the output.
 TEST_STEPS := tools fmt-check tidy lint doc doc-test guards c-test unit
-LONG_STEPS := fuzz traces lookups clients soak bench
+LONG_STEPS := c-valgrind fuzz traces lookups clients soak bench
 
 # $(call when,FILE,COMMAND): runs COMMAND if this part of the project has FILE.
 when = if [ -e $(1) ]; then $(2); else echo "$@: nothing to do, there is no $(1)"; fi
@@ -97,6 +97,12 @@ unit: ## unit, property and end-to-end tests; ARGS="-p elcache-core" adds flags
 	@cargo nextest run $(LOCKED) --workspace $(ARGS)
 
 ##@ Long or heavy
+
+.PHONY: c-valgrind
+c-valgrind: ## the tests of the C SDK under valgrind, a minute
+	$(call say,C tests under valgrind)
+	@cargo build $(LOCKED) -p elcache-server
+	@$(MAKE) -C sdk/c valgrind
 
 .PHONY: soak
 soak: ## the tests named soak_*, in release

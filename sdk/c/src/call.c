@@ -29,7 +29,8 @@ void call_abandon(struct call *call, struct request *request) {
         connection_flush(connection);
         return;
     }
-    /* Nobody else needs it, and a node that was silent for so long may be silent for ever: the next call makes another. */
+    /* Nobody else needs it, and a node that was silent for so long may be silent for ever: the next call makes
+     * another. */
     connection_break(connection, ELCACHE_ERR_CONNECTION, "an earlier call was not answered in time");
 }
 
@@ -79,8 +80,9 @@ static elcache_error_t attempt(struct call *call, const struct command *command,
     return error;
 }
 
-/* Whether it is certain that sending the request again does no harm. A write whose last byte went out may have been done: to send it
- * again could put it over what somebody else has written since, so its caller is told, and decides. */
+/* Whether it is certain that sending the request again does no harm. A write whose last byte went out may have been
+ * done: to send it again could put it over what somebody else has written since, so its caller is told, and
+ * decides. */
 static int may_repeat(const struct command *command, const struct request *request) {
     if (!request->is_broken || request->error != ELCACHE_ERR_CONNECTION || request->is_answered) {
         return 0;

@@ -23,14 +23,15 @@ struct exchange {
     size_t len;
     int ends;                 /* no more data belong to it */
     enum request_state until; /* how far the call goes */
-    /* Called whenever something has come; may grant more, or say why no more is wanted. NULL: nothing is to be done. */
+    /* Called whenever something has come; may grant more, or say why no more is wanted. NULL: nothing is to be
+     * done. */
     elcache_error_t (*step)(struct call *call, struct exchange *exchange);
 };
 
-/* Connects where that is needed, sends the request, and waits until it is as far as the exchange says. A connection that breaks
- * is made anew, once, and the request is sent again if nothing was answered yet and it is certain that nothing was done: that it only
- * reads, or that its last byte did not go out. What comes back is not
- * ELCACHE_OK if the request is over with an error, or could not be made; the request is then not open any more. */
+/* Connects where that is needed, sends the request, and waits until it is as far as the exchange says. A connection
+ * that breaks is made anew, once, and the request is sent again if nothing was answered yet and it is certain that
+ * nothing was done: that it only reads, or that its last byte did not go out. What comes back is not ELCACHE_OK if
+ * the request is over with an error, or could not be made; the request is then not open any more. */
 elcache_error_t call_run(struct call *call, const struct command *command, struct exchange *exchange);
 
 /* Waits until an open request is so far. ELCACHE_ERR_TIMEOUT leaves it open. */

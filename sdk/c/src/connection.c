@@ -168,8 +168,9 @@ static int write_some(struct connection *connection, const uint8_t **data, size_
     return sent > 0;
 }
 
-/* Sends all that waits, and then the data; reads meanwhile, since the node may have to get rid of something before it takes more. 0: the deadline
- * passed. What it left unsent of the data cannot be sent later, so that breaks the connection. */
+/* Sends all that waits, and then the data; reads meanwhile, since the node may have to get rid of something before
+ * it takes more. 0: the deadline passed. What it left unsent of the data cannot be sent later, so that breaks the
+ * connection. */
 static int send_all(struct connection *connection, const uint8_t *data, size_t len, int64_t deadline_ns) {
     connection->is_mid_frame = len > 0;
     while (connection->transport != NULL && (len > 0 || connection->out_begin < connection->out_end)) {

@@ -1,11 +1,12 @@
 /*
  * One connection: hello, request ids, and the frames of several requests told apart by them.
  *
- * There is one thread. Frames are read while somebody waits for one, whichever request they belong to: their bytes go to that
- * request's sink, which has space for as much as the node was told it may send. So nothing is ever left unread because another request is
- * slow, and nothing grows.
+ * There is one thread. Frames are read while somebody waits for one, whichever request they belong to: their bytes go
+ * to that request's sink, which has space for as much as the node was told it may send. So nothing is ever left
+ * unread because another request is slow, and nothing grows.
  *
- * A request that its caller gave up stays in the table of open ones until the node has ended it; its bytes are passed over.
+ * A request that its caller gave up stays in the table of open ones until the node has ended it; its bytes are passed
+ * over.
  */
 #ifndef ELCACHE_CONNECTION_H
 #define ELCACHE_CONNECTION_H
@@ -69,21 +70,22 @@ struct connection {
 /* A connection that is not connected. */
 void connection_init(struct connection *connection);
 
-/* Takes the transport and says hello over it; `features` are those that the client would use. When that fails the transport is
- * closed, and `reason` says why. */
+/* Takes the transport and says hello over it; `features` are those that the client would use. When that fails the
+ * transport is closed, and `reason` says why. */
 elcache_error_t connection_open(struct connection *connection, struct transport *transport, uint64_t features,
                                 int64_t deadline_ns);
 
 /* Ends it, and all open requests with it, for this reason. */
 void connection_break(struct connection *connection, elcache_error_t error, const char *reason);
 
-/* Sends a request that was reset, with as much of `data` as may be sent at once; the rest is for connection_send. `ends`: no more
- * data than these belong to it. 0: the deadline passed. A connection that breaks ends the request and is 1. */
+/* Sends a request that was reset, with as much of `data` as may be sent at once; the rest is for connection_send.
+ * `ends`: no more data than these belong to it. 0: the deadline passed. A connection that breaks ends the request
+ * and is 1. */
 int connection_begin(struct connection *connection, struct request *request, const struct command *command,
                      const void *data, size_t len, int ends, size_t *taken, int64_t deadline_ns);
 
-/* Sends data of an open request as the node gives credit, until all are sent or the request is over. `ends`: they are the last ones. 0: the
- * deadline passed, and how much was sent is not known. */
+/* Sends data of an open request as the node gives credit, until all are sent or the request is over. `ends`: they
+ * are the last ones. 0: the deadline passed, and how much was sent is not known. */
 int connection_send(struct connection *connection, struct request *request, const void *data, size_t len, int ends,
                     int64_t deadline_ns);
 
@@ -96,7 +98,8 @@ void connection_grant(struct connection *connection, struct request *request, ui
 /* Sends what is due as far as it can be done at once. */
 void connection_flush(struct connection *connection);
 
-/* Gives an open request up: from now on nothing points to it, and the node is told. Nothing happens to one that is over. */
+/* Gives an open request up: from now on nothing points to it, and the node is told. Nothing happens to one that is
+ * over. */
 void connection_cancel(struct connection *connection, struct request *request);
 
 /* As connection_cancel, of a request that the node has ended, or will with the frame that is being read. */

@@ -1,6 +1,6 @@
 /*
- * The frames of docs/protocol.md: bytes to types and back. No I/O, no allocation; a decoder reads nothing behind the length that it
- * is given, whatever the bytes say.
+ * The frames of docs/protocol.md: bytes to types and back. No I/O, no allocation; a decoder reads nothing behind the
+ * length that it is given, whatever the bytes say.
  */
 #ifndef ELCACHE_FRAME_H
 #define ELCACHE_FRAME_H
@@ -137,7 +137,8 @@ int frame_has(const struct frame_fields *fields, enum frame_tag tag);
 /* A field that is a number, or `otherwise` where it is absent. */
 uint64_t frame_number(const struct frame_fields *fields, enum frame_tag tag, uint64_t otherwise);
 
-/* Writes frames one behind the other into memory of a fixed size. What does not fit sets `overflow` and is not written. */
+/* Writes frames one behind the other into memory of a fixed size. What does not fit sets `overflow` and is not
+ * written. */
 struct frame_writer {
     uint8_t *bytes;
     size_t capacity;

@@ -4,8 +4,8 @@
 
 #include "values.h"
 
-/* Bytes that have come and were not asked for yet, in a ring; and straight in the caller's buffer while a call waits and nothing is
- * before them. The window that the node has is what is free here. */
+/* Bytes that have come and were not asked for yet, in a ring; and straight in the caller's buffer while a call
+ * waits and nothing is before them. The window that the node has is what is free here. */
 struct ring_sink {
     struct sink base;
     uint64_t window;

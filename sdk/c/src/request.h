@@ -57,7 +57,8 @@ struct sink {
     const struct sink_ops {
         /* The answer begins: makes space for the window, or says why the bytes are not wanted. */
         elcache_error_t (*begin)(struct sink *sink, const struct answer *answer);
-        /* Where the next bytes belong, and how many may be put there; as long as the window is open there is a place. */
+        /* Where the next bytes belong, and how many may be put there; as long as the window is open there is a
+         * place. */
         uint8_t *(*space)(struct sink *sink, size_t *len);
         /* So many bytes were put there. */
         void (*filled)(struct sink *sink, size_t len);

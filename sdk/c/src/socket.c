@@ -12,8 +12,9 @@
 
 #include "clock.h"
 
-/* By how much a read may outlast its deadline. Reading with the socket's own time-out saves a poll before each read, and setting that
- * anew for every read would cost as much as the poll: so it is set anew only when it is off by more than this. */
+/* By how much a read may outlast its deadline. Reading with the socket's own time-out saves a poll before each
+ * read, and setting that anew for every read would cost as much as the poll: so it is set anew only when it is off
+ * by more than this. */
 #define SLACK_NS (2 * NS_PER_MS)
 
 struct socket_transport {
@@ -35,7 +36,8 @@ static struct timeval to_timeval(int64_t ns) {
     return value;
 }
 
-/* Sees to it that a read does not wait longer than until the deadline. It may wake up before: then it is called again. */
+/* Sees to it that a read does not wait longer than until the deadline. It may wake up before: then it is called
+ * again. */
 static void limit_read(struct socket_transport *self, int64_t left_ns) {
     int64_t set_ns = self->receive_timeout_ns;
     if (set_ns <= left_ns + SLACK_NS && set_ns >= left_ns / 2 && set_ns > 0) {

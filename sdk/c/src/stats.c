@@ -8,7 +8,8 @@ void stats_reset(struct stats *stats) {
     memset(stats, 0, sizeof *stats);
 }
 
-/* Numbers below 64 have a bucket each; above, the highest bit names the group and the six below it the bucket in it. */
+/* Numbers below 64 have a bucket each; above, the highest bit names the group and the six below it the bucket in
+ * it. */
 static size_t bucket_of(uint64_t ns) {
     if (ns < STATS_STEPS) {
         return (size_t)ns;

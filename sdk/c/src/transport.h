@@ -1,8 +1,9 @@
 /*
- * What carries bytes between a client and its node: a table of functions, so that a connection does not know whether it speaks over a
- * socket or over shared memory.
+ * What carries bytes between a client and its node: a table of functions, so that a connection does not know whether
+ * it speaks over a socket or over shared memory.
  *
- * A transport is a run of bytes in each direction. All calls come from one thread. Deadlines are those of clock_now_ns.
+ * A transport is a run of bytes in each direction. All calls come from one thread. Deadlines are those of
+ * clock_now_ns.
  */
 #ifndef ELCACHE_TRANSPORT_H
 #define ELCACHE_TRANSPORT_H
@@ -22,8 +23,8 @@ enum {
 };
 
 struct transport_ops {
-    /* Reads what is there into the parts, one after the other; where there is nothing, waits for the first byte. At least one
-     * part is not empty. Bytes that are there are read even if the deadline has passed. */
+    /* Reads what is there into the parts, one after the other; where there is nothing, waits for the first byte. At
+     * least one part is not empty. Bytes that are there are read even if the deadline has passed. */
     ssize_t (*read)(struct transport *transport, const struct iovec *parts, int count, int64_t deadline_ns);
     /* Takes of the parts what it has room for, without waiting; 0: no room now. */
     ssize_t (*write)(struct transport *transport, const struct iovec *parts, int count);

@@ -1,5 +1,5 @@
-/* A node that does what a test wants: a thread that listens on a socket of its own and runs a function for each connection, one
- * after the other. */
+/* A node that does what a test wants: a thread that listens on a socket of its own and runs a function for each
+ * connection, one after the other. */
 #ifndef ELCACHE_TESTS_FAKE_H
 #define ELCACHE_TESTS_FAKE_H
 

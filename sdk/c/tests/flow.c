@@ -128,8 +128,8 @@ static void a_value_that_is_refused_early_is_not_sent_to_its_end(void) {
 
 /* --- Receiving --- */
 
-/* Answers one GET after the other with `value`, in frames of odd sizes, and sends no more than it may. Other frames are answered while it
- * waits. `variant`: whether the reply itself carries data. */
+/* Answers one GET after the other with `value`, in frames of odd sizes, and sends no more than it may. Other frames
+ * are answered while it waits. `variant`: whether the reply itself carries data. */
 struct answering {
     uint64_t id; /* 0: none */
     uint64_t window;

@@ -1,4 +1,5 @@
-/* The codec: against the examples of docs/protocol.md (argument 1), its own round trip, and bytes that mean nothing. */
+/* The codec: against the examples of docs/protocol.md (argument 1), its own round trip, and bytes that mean
+ * nothing. */
 #include "../src/frame.h"
 #include "check.h"
 

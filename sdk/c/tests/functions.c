@@ -1,4 +1,5 @@
-/* Every function of the API against a real node, cross-checked over HTTP. Arguments: the program elcached, the transport (unix or shm). */
+/* Every function of the API against a real node, cross-checked over HTTP. Arguments: the program elcached, the
+ * transport (unix or shm). */
 #include "functions.h"
 
 #include <signal.h>
@@ -332,7 +333,8 @@ static void expect_ranges(elcache_client_t *client, const elcache_availability_t
     for (size_t i = 0; i < availability->available_count; i++) {
         size_t len = 0;
         elcache_range_t range = availability->available_ranges[i];
-        CHECK_OK(client, elcache_client_read_range(client, "partial", 7, range.offset, buffer, (size_t)range.length, &len));
+        size_t size = (size_t)range.length;
+        CHECK_OK(client, elcache_client_read_range(client, "partial", 7, range.offset, buffer, size, &len));
         CHECK(len == range.length && memcmp(buffer, large + range.offset, len) == 0);
     }
     for (size_t i = 0; i < availability->missing_count; i++) {
@@ -442,13 +444,13 @@ static void a_node_that_is_stopped_costs_a_time_out(void) {
     size_t len = 0;
     CHECK_OK(client, put(client, "stopped", "value", NULL));
     CHECK_OK(client, elcache_client_set_timeout(client, 300));
-    CHECK(kill(node.pid, SIGSTOP) == 0);
+    node_pause(&node);
     int64_t begin = now_ms();
     CHECK_OUTCOME(client, get(client, "stopped", buffer, sizeof buffer, &len, NULL), ELCACHE_ERR_TIMEOUT);
     CHECK_OUTCOME(client, elcache_client_put(client, "stopped/2", 9, large, LARGE, NULL), ELCACHE_ERR_TIMEOUT);
     CHECK_OUTCOME(client, node_connect(&node, client), ELCACHE_ERR_TIMEOUT);
     CHECK(now_ms() - begin >= 890 && now_ms() - begin < 3000);
-    CHECK(kill(node.pid, SIGCONT) == 0);
+    node_resume(&node);
     CHECK_OK(client, elcache_client_set_timeout(client, 20000));
     CHECK_OK(client, get(client, "stopped", buffer, sizeof buffer, &len, NULL));
     elcache_client_destroy(client);

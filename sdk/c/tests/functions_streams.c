@@ -106,7 +106,7 @@ static void stream_options_are_those_of_put_and_get(void) {
     get.offset = LARGE + 1;
     CHECK_OUTCOME(client, elcache_client_read_stream_start(client, "streamed", 8, &get, &reading),
                   ELCACHE_ERR_INVALID_ARG);
-    CHECK_OUTCOME(client, elcache_client_read_stream_start(client, "nothing", 7, NULL, &reading), ELCACHE_ERR_NOT_FOUND);
+    CHECK_OUTCOME(client, elcache_client_read_stream_start(client, "none", 4, NULL, &reading), ELCACHE_ERR_NOT_FOUND);
     CHECK(reading == NULL);
     elcache_client_destroy(client);
 }

@@ -1,4 +1,5 @@
-/* Nodes that are slow, silent, gone, or liars: calls end in time, say what was wrong, and the client is good for the next call. */
+/* Nodes that are slow, silent, gone, or liars: calls end in time, say what was wrong, and the client is good for
+ * the next call. */
 #include "fake.h"
 
 #include <sys/socket.h>

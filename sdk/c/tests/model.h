@@ -20,8 +20,8 @@ struct states {
     size_t count;
 };
 
-/* `now`: one of these is what the key holds. `late`: writes whose outcome is not known and that may still take place, until the node
- * that has them is dead. */
+/* `now`: one of these is what the key holds. `late`: writes whose outcome is not known and that may still take
+ * place, until the node that has them is dead. */
 struct model {
     struct states now;
     struct states late;

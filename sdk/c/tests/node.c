@@ -25,7 +25,8 @@ static void exec_node(const struct node *node, const char *log) {
     setenv("ELCACHE__NETWORK__BIND_ADDRESS", "127.0.0.1", 1);
     setenv("ELCACHE__NETWORK__HTTP_PORT", "0", 1);
     unsetenv("LD_PRELOAD");
-    execl(node->binary, node->binary, "-m", node->memory, "-d", disk, "-D", node->disk, "-u", node->socket, (char *)NULL);
+    execl(node->binary, node->binary, "-m", node->memory, "-d", disk, "-D", node->disk, "-u", node->socket,
+          (char *)NULL);
     perror(node->binary);
     _exit(127);
 }
@@ -114,6 +115,17 @@ void node_end(struct node *node, int signal) {
         CHECK(waitpid(node->pid, NULL, 0) == node->pid);
     }
     node->pid = 0;
+}
+
+void node_pause(const struct node *node) {
+    int status = 0;
+    CHECK(kill(node->pid, SIGSTOP) == 0);
+    /* Its threads stop one after the other. */
+    CHECK(waitpid(node->pid, &status, WUNTRACED) == node->pid && WIFSTOPPED(status));
+}
+
+void node_resume(const struct node *node) {
+    CHECK(kill(node->pid, SIGCONT) == 0);
 }
 
 void node_remove(struct node *node) {

@@ -21,6 +21,9 @@ struct node {
 void node_start(struct node *node, const char *binary, const char *transport, const char *memory, const char *disk);
 /* Ends it with a signal and waits for it. */
 void node_end(struct node *node, int signal);
+/* Stops it where it is, with SIGSTOP, and lets it go on. */
+void node_pause(const struct node *node);
+void node_resume(const struct node *node);
 /* Starts it again on what it left. */
 void node_restart(struct node *node);
 /* Ends it and removes its folder. */
@@ -31,7 +34,8 @@ elcache_error_t node_connect(const struct node *node, elcache_client_t *client);
 /* A client that is connected to it. */
 elcache_client_t *node_client(const struct node *node);
 
-/* Runs curl with these arguments, in which $B stands for the node's URL; keeps what it prints. Fails the test if curl fails. */
+/* Runs curl with these arguments, in which $B stands for the node's URL; keeps what it prints. Fails the test if
+ * curl fails. */
 void node_curl(const struct node *node, char *output, size_t size, const char *arguments);
 
 #endif

@@ -1,6 +1,6 @@
 /* Random operations against a model, on a node that is stopped, killed and started again between and during them.
- * Arguments: the program elcached, the transport (unix or shm), a seed, a number of operations. The same arguments do the same, but
- * for the moments at which the node is killed. */
+ * Arguments: the program elcached, the transport (unix or shm), a seed, a number of operations. The same arguments
+ * do the same, but for the moments at which the node is killed. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -55,7 +55,8 @@ static size_t key_of(size_t key, char *text) {
 
 /* Anything but this is a failure that only a node which is disturbed may cause. */
 static int is_expected_failure(elcache_error_t error) {
-    if (is_disturbed && (error == ELCACHE_ERR_CONNECTION || error == ELCACHE_ERR_TIMEOUT || error == ELCACHE_ERR_BUSY)) {
+    if (is_disturbed &&
+        (error == ELCACHE_ERR_CONNECTION || error == ELCACHE_ERR_TIMEOUT || error == ELCACHE_ERR_BUSY)) {
         counts.failed++;
         return 1;
     }
@@ -249,7 +250,8 @@ static void do_read_range(size_t key) {
     struct seen seen = {0};
     seen.offset = random_len(LEN_MAX);
     seen.most = 1 + random_len(LEN_MAX - 1);
-    seen.error = elcache_client_read_range(client, text, key_of(key, text), seen.offset, got, (size_t)seen.most, &seen.len);
+    size_t size = (size_t)seen.most;
+    seen.error = elcache_client_read_range(client, text, key_of(key, text), seen.offset, got, size, &seen.len);
     note_read(key, &seen);
 }
 
@@ -386,12 +388,12 @@ static void restart(int signal) {
 
 static void stop_for_a_while(void) {
     is_disturbed = 1;
-    CHECK(kill(node.pid, SIGSTOP) == 0);
+    node_pause(&node);
     CHECK_OK(client, elcache_client_set_timeout(client, SHORT_TIMEOUT_MS));
     for (uint64_t i = 1 + below(3); i > 0; i--) {
         one_operation();
     }
-    CHECK(kill(node.pid, SIGCONT) == 0);
+    node_resume(&node);
     CHECK_OK(client, elcache_client_set_timeout(client, TIMEOUT_MS));
     is_disturbed = 0;
 }

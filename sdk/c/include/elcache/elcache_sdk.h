@@ -9,11 +9,12 @@
  *
  * Threads: a client, and the streams of it, belong to one thread at a time; different clients have nothing in common.
  * Keys: any bytes, 1 to 8192. Values: any bytes, up to 20 TB (20 x 2^40); every call takes any size.
- * Time: a call ends within the time-out of its client (30 s at first) or of its options, whatever the server does; it is counted
- *     from the beginning of the call to its end, for all of the value. For more than that, set more, or use streams, of which
- *     each single call has the time-out.
- * Connections: they are made again when a call finds them broken. A call that was broken off says ELCACHE_ERR_CONNECTION, unless
- *     it could be repeated without doubt; the next one connects again. No signal is raised and no signal handler is set.
+ * Time: a call ends within the time-out of its client (30 s at first) or of its options, whatever the server does; it
+ *     is counted from the beginning of the call to its end, for all of the value. For more than that, set more, or
+ *     use streams, of which each single call has the time-out.
+ * Connections: they are made again when a call finds them broken. A call that was broken off says
+ *     ELCACHE_ERR_CONNECTION, unless it could be repeated without doubt; the next one connects again. No signal is
+ *     raised and no signal handler is set.
  * Memory: what the library allocates for the caller is given back with elcache_free or elcache_availability_free.
  * Arguments: results are written in every case, as nothing (0, NULL) where a call fails and nothing else is said.
  */
@@ -82,8 +83,8 @@ typedef struct elcache_put_options {
 typedef struct elcache_get_options {
     uint64_t offset;   /* of the first byte; the value's size reads nothing, more is ELCACHE_ERR_INVALID_ARG */
     uint64_t length;   /* in bytes; 0, or more than there are: to the end */
-    int allow_partial; /* not 0: bytes up to the first that is missing are delivered, with ELCACHE_ERR_PARTIAL; 0: nothing is */
-    int timeout_ms;    /* of this call, or of each call of the stream; 0: the client's; below 0: ELCACHE_ERR_INVALID_ARG */
+    int allow_partial; /* not 0: bytes before the first missing one are delivered, with ELCACHE_ERR_PARTIAL; 0: none */
+    int timeout_ms;    /* of this call, or each of the stream; 0: the client's; below 0: ELCACHE_ERR_INVALID_ARG */
 } elcache_get_options_t;
 
 #define ELCACHE_GET_OPTIONS_INIT { 0, 0, 1, 0 }
@@ -119,7 +120,7 @@ typedef struct elcache_stats {
     uint64_t partial_hits;  /* reads that found a part of it */
     uint64_t bytes_read;    /* of values */
     uint64_t bytes_written; /* of values */
-    double latency_us_avg;  /* microseconds from the beginning of a call to its end, of all calls that asked the node */
+    double latency_us_avg;  /* microseconds from the beginning of a call to its end */
     double latency_us_p99;  /* 99 of 100 calls took no longer; within 2 % */
 } elcache_stats_t;
 
@@ -128,15 +129,15 @@ typedef struct elcache_stats {
 /* A client that is not connected; NULL: no memory. */
 ELCACHE_API elcache_client_t *elcache_client_create(void);
 
-/* Ends its streams and its connection, and frees it. Of streams that are still open only close, finish and abort may be called
- * after that. NULL is allowed. */
+/* Ends its streams and its connection, and frees it. Of streams that are still open only close, finish and abort
+ * may be called after that. NULL is allowed. */
 ELCACHE_API void elcache_client_destroy(elcache_client_t *client);
 
 /* Connects to the Unix socket at `path`. The path is kept for connecting again, also if this fails. */
 ELCACHE_API elcache_error_t elcache_client_connect_unix(elcache_client_t *client, const char *path);
 
-/* The same, and then speaks over memory that is shared with the node. ELCACHE_ERR_PROTOCOL: the node offers none; the client is then not
- * connected, and elcache_client_connect_unix is what works. */
+/* The same, and then speaks over memory that is shared with the node. ELCACHE_ERR_PROTOCOL: the node offers none;
+ * the client is then not connected, and elcache_client_connect_unix is what works. */
 ELCACHE_API elcache_error_t elcache_client_connect_shm(elcache_client_t *client, const char *path);
 
 /* Ends streams and connection. Calls fail with ELCACHE_ERR_CONNECTION until the client is connected again. */
@@ -154,8 +155,8 @@ ELCACHE_API elcache_error_t elcache_client_get(elcache_client_t *client, const v
                                                size_t buffer_size, size_t *value_len,
                                                const elcache_get_options_t *options);
 
-/* The same into memory that the library allocates: `*value`, to be freed with elcache_free. Never NULL with ELCACHE_OK, also for
- * an empty value; with ELCACHE_ERR_PARTIAL it is what came, or NULL. */
+/* The same into memory that the library allocates: `*value`, to be freed with elcache_free. Never NULL with
+ * ELCACHE_OK, also for an empty value; with ELCACHE_ERR_PARTIAL it is what came, or NULL. */
 ELCACHE_API elcache_error_t elcache_client_get_alloc(elcache_client_t *client, const void *key, size_t key_len,
                                                      void **value, size_t *value_len,
                                                      const elcache_get_options_t *options);
@@ -184,9 +185,9 @@ ELCACHE_API elcache_error_t elcache_client_read_range(elcache_client_t *client, 
                                                       uint64_t offset, void *buffer, size_t buffer_size,
                                                       size_t *bytes_read);
 
-/* Tells what of `length` bytes from `offset` on (0: to the end) is there. A key without value is ELCACHE_OK with `exists` 0.
- * To be freed with elcache_availability_free. ELCACHE_ERR_BUSY: the value was replaced while it was being looked at, again and
- * again. */
+/* Tells what of `length` bytes from `offset` on (0: to the end) is there. A key without value is ELCACHE_OK with
+ * `exists` 0. To be freed with elcache_availability_free. ELCACHE_ERR_BUSY: the value was replaced while it was
+ * being looked at, again and again. */
 ELCACHE_API elcache_error_t elcache_client_check_availability(elcache_client_t *client, const void *key, size_t key_len,
                                                               uint64_t offset, uint64_t length,
                                                               elcache_availability_t *availability);
@@ -200,7 +201,8 @@ ELCACHE_API void elcache_availability_free(elcache_availability_t *availability)
 ELCACHE_API elcache_error_t elcache_client_create_sparse(elcache_client_t *client, const void *key, size_t key_len,
                                                          uint64_t total_size, const elcache_put_options_t *options);
 
-/* Writes a range of it. Ranges may overlap: the last writer of a byte wins. ELCACHE_ERR_NOT_FOUND: no upload is open. */
+/* Writes a range of it. Ranges may overlap: the last writer of a byte wins. ELCACHE_ERR_NOT_FOUND: no upload is
+ * open. */
 ELCACHE_API elcache_error_t elcache_client_write_range(elcache_client_t *client, const void *key, size_t key_len,
                                                        uint64_t offset, const void *data, size_t data_len);
 
@@ -209,13 +211,14 @@ ELCACHE_API elcache_error_t elcache_client_finalize(elcache_client_t *client, co
 
 /* --- Streams: several may be open beside calls of the same client; a slow one holds up no other --- */
 
-/* Begins a value of `total_size` bytes (0: not known beforehand). Until it is finished readers see what was there before. */
+/* Begins a value of `total_size` bytes (0: not known beforehand). Until it is finished readers see what was there
+ * before. */
 ELCACHE_API elcache_error_t elcache_client_write_stream_start(elcache_client_t *client, const void *key, size_t key_len,
                                                               uint64_t total_size, const elcache_put_options_t *options,
                                                               elcache_write_stream_t **stream);
 
-/* Takes all of `data`, or fails; after a failure the stream is good for finish and abort only, except that more than `total_size`
- * is ELCACHE_ERR_INVALID_ARG and takes nothing. Small pieces are gathered before they are sent. */
+/* Takes all of `data`, or fails; after a failure the stream is good for finish and abort only, except that more
+ * than `total_size` is ELCACHE_ERR_INVALID_ARG and takes nothing. Small pieces are gathered before they are sent. */
 ELCACHE_API elcache_error_t elcache_write_stream_write(elcache_write_stream_t *stream, const void *data, size_t len);
 
 /* Ends the value and frees the stream, in every case. With ELCACHE_OK the value is visible. */
@@ -224,13 +227,15 @@ ELCACHE_API elcache_error_t elcache_write_stream_finish(elcache_write_stream_t *
 /* Gives the value up and frees the stream: what was there before stays. */
 ELCACHE_API elcache_error_t elcache_write_stream_abort(elcache_write_stream_t *stream);
 
-/* Begins to read. All bytes are of one value, also if it is replaced meanwhile. */
+/* Begins to read. All bytes are of one value, also if it is replaced meanwhile. The node ends a stream of which
+ * nothing is read for half a minute (limits.body_stall_timeout): reading then says ELCACHE_ERR_TIMEOUT each time. */
 ELCACHE_API elcache_error_t elcache_client_read_stream_start(elcache_client_t *client, const void *key, size_t key_len,
                                                              const elcache_get_options_t *options,
                                                              elcache_read_stream_t **stream);
 
-/* Fills the buffer; fewer bytes come at the end, or before a failure that the next call tells; `*bytes_read` 0 with ELCACHE_OK is
- * the end. ELCACHE_ERR_PARTIAL: the next byte is missing. ELCACHE_ERR_TIMEOUT leaves the stream as it is. */
+/* Fills the buffer; fewer bytes come at the end, or before a failure that the next call tells; `*bytes_read` 0 with
+ * ELCACHE_OK is the end. ELCACHE_ERR_PARTIAL: the next byte is missing. ELCACHE_ERR_TIMEOUT leaves the stream as it
+ * is. */
 ELCACHE_API elcache_error_t elcache_read_stream_read(elcache_read_stream_t *stream, void *buffer, size_t buffer_size,
                                                      size_t *bytes_read);
 
@@ -251,11 +256,12 @@ ELCACHE_API void elcache_read_stream_close(elcache_read_stream_t *stream);
 /* For calls from now on; milliseconds, from 1 on. */
 ELCACHE_API elcache_error_t elcache_client_set_timeout(elcache_client_t *client, int timeout_ms);
 
-/* Bytes of a read stream that wait for the caller at most (1 MiB at first), for streams from now on, and SO_RCVBUF; 4096 to 1 GiB. */
+/* Bytes of a read stream that wait for the caller at most (1 MiB at first), for streams from now on, and SO_RCVBUF;
+ * 4096 to 1 GiB. */
 ELCACHE_API elcache_error_t elcache_client_set_recv_buffer(elcache_client_t *client, size_t bytes);
 
-/* Bytes of a write stream that are gathered before they are sent (64 KiB at first), for streams from now on, and SO_SNDBUF; 4096 to
- * 1 GiB. */
+/* Bytes of a write stream that are gathered before they are sent (64 KiB at first), for streams from now on, and
+ * SO_SNDBUF; 4096 to 1 GiB. */
 ELCACHE_API elcache_error_t elcache_client_set_send_buffer(elcache_client_t *client, size_t bytes);
 
 /* --- Diagnostics --- */
@@ -263,7 +269,8 @@ ELCACHE_API elcache_error_t elcache_client_set_send_buffer(elcache_client_t *cli
 ELCACHE_API elcache_error_t elcache_client_stats(elcache_client_t *client, elcache_stats_t *stats);
 ELCACHE_API void elcache_client_reset_stats(elcache_client_t *client);
 
-/* What failed last, in words: the call, the reason, and what the node said. "" if nothing has. Good until the next call. */
+/* What failed last, in words: the call, the reason, and what the node said. "" if nothing has. Good until the next
+ * call. */
 ELCACHE_API const char *elcache_client_last_error(const elcache_client_t *client);
 
 /* A code in words: "Success", "Not found", ... Static; never NULL. */
