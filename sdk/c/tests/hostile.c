@@ -515,6 +515,42 @@ static void noise_harms_nobody(void) {
     }
 }
 
+/* Sends a byte more than the window, in the reply or in the frames behind it. */
+static void serve_too_much(struct fake *fake, int fd) {
+    struct fake_frame frame = {0};
+    if (fake_greet_and_read(fake, fd, &frame)) {
+        size_t window = (size_t)frame_number(&frame.fields, TAG_WINDOW, 0);
+        size_t first = fake->variant == 0 ? window + 1 : window - 100;
+        fake_reply(fd, frame.header.id, 0, STATUS_OK, sizeof value, value, first);
+        if (fake->variant == 1) {
+            fake_data(fd, frame.header.id, 0, value + first, 101);
+        }
+        fake_linger(fd);
+    }
+    free(frame.bytes);
+}
+
+static void more_than_the_window_is_refused(void) {
+    for (int variant = 0; variant < 2; variant++) {
+        struct fake fake;
+        fake_start(&fake, serve_too_much, 65536, variant);
+        elcache_client_t *client = client_of(&fake);
+        elcache_read_stream_t *stream = NULL;
+        static uint8_t buffer[sizeof value];
+        size_t len = 0;
+        CHECK_OK(client, elcache_client_set_recv_buffer(client, 5000));
+        elcache_error_t error = elcache_client_read_stream_start(client, "key", 3, NULL, &stream);
+        while (error == ELCACHE_OK) {
+            error = elcache_read_stream_read(stream, buffer, sizeof buffer, &len);
+        }
+        CHECK(error == ELCACHE_ERR_PROTOCOL);
+        CHECK(strstr(elcache_client_last_error(client), "more than it was told") != NULL);
+        elcache_read_stream_close(stream);
+        elcache_client_destroy(client);
+        fake_stop(&fake);
+    }
+}
+
 /* A size that nobody has is not allocated because it was said. */
 static void serve_a_large_promise(struct fake *fake, int fd) {
     struct fake_frame frame = {0};
@@ -555,6 +591,7 @@ int main(void) {
     RUN(without_a_node_there_is_no_connection);
     RUN(a_node_that_appears_later_is_found);
     RUN(lies_are_seen);
+    RUN(more_than_the_window_is_refused);
     RUN(noise_harms_nobody);
     RUN(a_large_promise_takes_no_memory);
     return 0;
