@@ -15,7 +15,7 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 
 # The steps of `make test`, what fails fast first. The tests come last, so that their summary ends the output.
 TEST_STEPS := tools fmt-check tidy lint doc doc-test guards c-test unit
-LONG_STEPS := c-valgrind fuzz traces lookups clients soak bench
+LONG_STEPS := c-valgrind fuzz traces lookups clients soak bench bench-sdk
 
 # $(call when,FILE,COMMAND): runs COMMAND if this part of the project has FILE.
 when = if [ -e $(1) ]; then $(2); else echo "$@: nothing to do, there is no $(1)"; fi
@@ -149,6 +149,14 @@ bench: ## measure against nginx, Varnish, Redis and memcached; QUICK=1 takes two
 	@$(call when,bench/install.sh,bench/install.sh)
 	@cargo build --release $(LOCKED)
 	@$(call when,bench/Cargo.toml,cargo run --release $(LOCKED) -p elcache-bench --bin elcache-bench -- $(if $(QUICK),--quick) $(ARGS))
+
+.PHONY: bench-sdk
+bench-sdk: ## the C SDK beside Redis and memcached over Unix sockets, and beside a bare pair of sockets; half a minute
+	$(call say,the C SDK beside other caches over Unix sockets)
+	@bench/install.sh redis-server:redis-server memcached:memcached
+	@cargo build --release $(LOCKED) -p elcache-server
+	@$(MAKE) -C sdk/c all
+	@bench/sdk/run.sh $(or $(CARGO_TARGET_DIR),target)/release/elcached sdk/c/build $(ARGS)
 
 .PHONY: bench-disk
 bench-disk: ## the disk tier beside fio and over HTTP, on 5 GiB under target/; takes eight minutes; ARGS="5 2 ingest": one part

@@ -48,7 +48,7 @@ impl Drop for Life {
 /// What the thread does: it says that it holds the word, and waits.
 fn hold(watch: &Watch, begun: &SyncSender<io::Result<()>>, ends: &Receiver<()>) {
     let word = &watch.mapping().half_words()[LIFE];
-    let listed = Mapping::new(PAGE_SIZE, Others::Read).and_then(|list| enlist(list, word));
+    let listed = Mapping::new("elcache-life", PAGE_SIZE, Others::Read).and_then(|list| enlist(list, word));
     if listed.is_ok() {
         hold_word(word);
     }

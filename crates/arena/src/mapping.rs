@@ -37,10 +37,10 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Zeros. `len` is rounded up to whole pages.
-    pub fn new(len: usize, others: Others) -> io::Result<Self> {
+    /// Zeros. `len` is rounded up to whole pages; `name` is what the kernel lists them under (`/proc/PID/maps`).
+    pub fn new(name: &str, len: usize, others: Others) -> io::Result<Self> {
         let len = len.max(1).next_multiple_of(PAGE_SIZE);
-        let file = shared_file(len, others)?;
+        let file = shared_file(name, len, others)?;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
         let base = unsafe {
             let access = ProtFlags::READ | ProtFlags::WRITE;
@@ -135,8 +135,8 @@ impl Drop for Mapping {
 
 /// A memfd of this length that nobody can shrink, grow or seal any further. Where others may only read it, its mode says so: whoever has
 /// a descriptor could otherwise open it anew by its path, to write.
-pub(crate) fn shared_file(len: usize, others: Others) -> io::Result<OwnedFd> {
-    let file = memfd_create("elcache", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+pub(crate) fn shared_file(name: &str, len: usize, others: Others) -> io::Result<OwnedFd> {
+    let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&file, len as u64)?;
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     if others == Others::Read {
@@ -160,7 +160,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_and_nothing_beside_it(at in 0_usize..100, from in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let mapping = Mapping::new(300, Others::Write).unwrap();
+            let mapping = Mapping::new("elcache-test", 300, Others::Write).unwrap();
             mapping.write(0, &[0xaa; 300]);
             mapping.write(at, &from);
             let mut all = [0; 300];
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_for_reading_cannot_write_grow_or_shrink() {
-        let mapping = Mapping::new(1, Others::Read).unwrap();
+        let mapping = Mapping::new("elcache-test", 1, Others::Read).unwrap();
         mapping.words()[0].store(7, Ordering::Relaxed);
         let file = for_reading(mapping.file()).unwrap();
         let mut word = [0; 8];

@@ -29,7 +29,7 @@ unsafe impl Send for Region {}
 impl Region {
     /// Maps fresh memory, sealed against shrinking and growing.
     pub(crate) fn new() -> io::Result<Self> {
-        let file = shared_file(REGION_SIZE, Others::Read)?;
+        let file = shared_file("elcache-region", REGION_SIZE, Others::Read)?;
         let base = map_aligned(&file)?;
         // SAFETY: the advice changes how the mapping is backed and nothing that is in it. It helps where the system allows huge
         // pages for shared memory (`shmem_enabled` is `advise`) and is refused elsewhere, which is no error.

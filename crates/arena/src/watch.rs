@@ -26,7 +26,7 @@ pub(crate) struct Watch(Mapping);
 
 impl Watch {
     pub(crate) fn new() -> io::Result<Self> {
-        let mapping = Mapping::new(PAGE_SIZE + WORDS * size_of::<u64>(), Others::Read)?;
+        let mapping = Mapping::new("elcache-watch", PAGE_SIZE + WORDS * size_of::<u64>(), Others::Read)?;
         mapping.words()[0].store(MAGIC.to_le(), Ordering::Relaxed);
         mapping.words()[1].store((WORDS as u64).to_le(), Ordering::Relaxed);
         mapping.words()[UNTIL].store(u64::MAX, Ordering::Relaxed);

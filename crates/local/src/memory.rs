@@ -58,7 +58,7 @@ pub(crate) struct Known {
 impl Session {
     /// With rings of so many bytes, a power of two.
     pub(crate) fn new(capacity: u64, room: [Taken; 2]) -> io::Result<Self> {
-        let mapping = Mapping::new(session_len(capacity) as usize, Others::Write)?;
+        let mapping = Mapping::new("elcache-session", session_len(capacity) as usize, Others::Write)?;
         let session = Self { mapping, capacity, _room: room };
         session.word(0).store(MAGIC.to_le(), Ordering::Relaxed);
         session.word(CAPACITY).store(capacity.to_le(), Ordering::Release);

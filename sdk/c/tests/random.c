@@ -1,12 +1,16 @@
-/* Random operations against a model, on a node that is stopped, killed and started again between and during them.
- * Arguments: the program elcached, the transport (unix or shm), a seed, a number of operations. The same arguments
- * do the same, but for the moments at which the node is killed. */
+/* Random operations against a model, on a node that is stopped, killed and started again between and during them, beside
+ * another client that does the same on keys of its own until it is killed.
+ * Arguments: the program elcached, the transport (unix or shm), a seed, a number of operations, and how many of them lie
+ * between two disturbances. The same arguments do the same, but for the moments at which something is killed. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "check.h"
+#include "held.h"
 #include "model.h"
 #include "node.h"
 
@@ -20,6 +24,7 @@ struct reading {
 };
 
 static struct node node;
+static char prefix[32] = "random"; /* of all keys */
 static elcache_client_t *client;
 static struct model models[KEYS];
 static struct reading readings[STREAMS];
@@ -32,6 +37,7 @@ static struct {
     uint64_t ok;
     uint64_t failed;
     uint64_t restarts;
+    uint64_t killed; /* clients */
 } counts;
 
 static uint64_t below(uint64_t limit) {
@@ -50,7 +56,7 @@ static size_t random_len(size_t most) {
 }
 
 static size_t key_of(size_t key, char *text) {
-    return (size_t)sprintf(text, "random/%zu", key);
+    return (size_t)sprintf(text, "%s/%zu", prefix, key);
 }
 
 /* Anything but this is a failure that only a node which is disturbed may cause. */
@@ -353,9 +359,99 @@ static void do_go_on_reading(void) {
     }
 }
 
-/* --- What happens to the node --- */
+/* --- What happens to the other client --- */
 
 static void one_operation(void);
+
+/* The other client, a program of its own, so that it has no descriptor of this one. */
+static pid_t other;
+
+static void start_other(void) {
+    char number[16];
+    char seed[24];
+    snprintf(number, sizeof number, "%d", (int)(counts.killed % 64));
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)random_next(&rng));
+    other = fork();
+    CHECK(other >= 0);
+    if (other == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        execl("/proc/self/exe", "random", "other", node.socket, node.is_shared ? "shm" : "unix", seed, number,
+              (char *)NULL);
+        _exit(127);
+    }
+}
+
+static void kill_other(void) {
+    int status = 0;
+    CHECK(kill(other, SIGKILL) == 0 && waitpid(other, &status, 0) == other);
+    /* One that has failed has said why; one that does not know what any of its keys holds has ended. */
+    CHECK(WIFSIGNALED(status) ? WTERMSIG(status) == SIGKILL : WEXITSTATUS(status) == 0);
+    counts.killed++;
+}
+
+static void replace_other(void) {
+    kill_other();
+    start_other();
+}
+
+/* Stops it where it is, with all that it holds, while this one goes on. */
+static void stop_other_for_a_while(void) {
+    CHECK(kill(other, SIGSTOP) == 0);
+    for (int i = 0; i < 20; i++) {
+        one_operation();
+    }
+    CHECK(kill(other, SIGCONT) == 0);
+}
+
+static int knows_a_key(void) {
+    for (size_t key = 0; key < KEYS; key++) {
+        if (!model_is_crowded(&models[key])) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* What the other client does: whatever it likes, on a node that may be stopped or dead at any time. */
+static int be_the_other(char **arguments) {
+    snprintf(node.socket, sizeof node.socket, "%s", arguments[0]);
+    node.is_shared = strcmp(arguments[1], "shm") == 0;
+    rng = strtoull(arguments[2], NULL, 10);
+    snprintf(prefix, sizeof prefix, "other/%.10s", arguments[3]);
+    is_disturbed = 1;
+    client = elcache_client_create();
+    CHECK(client != NULL);
+    while (node_connect(&node, client) != ELCACHE_OK) {
+        usleep(1000);
+    }
+    CHECK_OK(client, elcache_client_set_timeout(client, TIMEOUT_MS));
+    for (size_t key = 0; key < KEYS; key++) {
+        char text[32];
+        elcache_error_t error = ELCACHE_OK;
+        do {
+            error = elcache_client_delete(client, text, key_of(key, text));
+        } while (error != ELCACHE_OK && error != ELCACHE_ERR_NOT_FOUND);
+    }
+    while (knows_a_key()) {
+        one_operation();
+    }
+    return 0;
+}
+
+/* --- What happens to the node --- */
+
+/* When no client is there any more, the node holds nothing of any. */
+static void leave_nothing(void) {
+    for (int i = 0; i < STREAMS; i++) {
+        close_reading(&readings[i]);
+    }
+    elcache_client_disconnect(client);
+    kill_other();
+    CHECK(node_holds_nothing(&node));
+    CHECK(node_peak_mib(&node) <= 64 + 64);
+    CHECK_OK(client, node_connect(&node, client));
+    start_other();
+}
 
 /* Nothing comes late any more: a look at each key says what became of what was not known. */
 static void settle_all(void) {
@@ -369,6 +465,9 @@ static void settle_all(void) {
 }
 
 static void restart(int signal) {
+    if (!is_disturbed && below(2)) {
+        leave_nothing();
+    }
     for (int i = 0; i < STREAMS; i++) {
         /* A node that ends in order waits for those who read from it, for half a minute. */
         if (readings[i].stream != NULL && (signal == SIGTERM || below(2))) {
@@ -418,7 +517,7 @@ static void kill_in_the_middle(void) {
 }
 
 static void disturb(void) {
-    switch (below(4)) {
+    switch (below(6)) {
     case 0:
         restart(SIGTERM);
         break;
@@ -427,6 +526,12 @@ static void disturb(void) {
         break;
     case 2:
         stop_for_a_while();
+        break;
+    case 3:
+        replace_other();
+        break;
+    case 4:
+        stop_other_for_a_while();
         break;
     default:
         kill_in_the_middle();
@@ -475,16 +580,28 @@ static void one_operation(void) {
     }
 }
 
+/* That the library kept nothing: no descriptor beyond those from before, and no memory of a node. */
+static void check_nothing_is_held(int descriptors) {
+    CHECK(held_descriptors(getpid(), "") == descriptors);
+    CHECK(held_mappings(getpid(), "/memfd:elcache") == 0);
+}
+
 int main(int argc, char **argv) {
-    CHECK(argc == 5);
-    rng = strtoull(argv[3], NULL, 10);
-    uint64_t operations = strtoull(argv[4], NULL, 10);
+    CHECK(argc == 6);
     for (size_t key = 0; key < KEYS; key++) {
         model_init(&models[key]);
     }
+    if (strcmp(argv[1], "other") == 0) {
+        return be_the_other(argv + 2);
+    }
+    int descriptors = held_descriptors(getpid(), "");
+    rng = strtoull(argv[3], NULL, 10);
+    uint64_t operations = strtoull(argv[4], NULL, 10);
+    uint64_t between = strtoull(argv[5], NULL, 10);
     node_start(&node, argv[1], argv[2], "64", "2");
     client = node_client(&node);
     CHECK_OK(client, elcache_client_set_timeout(client, TIMEOUT_MS));
+    start_other();
     for (uint64_t i = 0; i < operations; i++) {
         int is_crowded = 0;
         for (size_t key = 0; key < KEYS; key++) {
@@ -492,19 +609,21 @@ int main(int argc, char **argv) {
         }
         if (is_crowded) {
             restart(SIGTERM);
-        } else if (below(150) == 0) {
+        } else if (below(between) == 0) {
             disturb();
         } else {
             one_operation();
         }
     }
-    printf("  %s, seed %s: %llu answers, %llu failures of a node that was disturbed, %llu restarts\n", argv[2], argv[3],
-           (unsigned long long)counts.ok, (unsigned long long)counts.failed, (unsigned long long)counts.restarts);
+    printf("  %s, seed %s: %llu answers, %llu failures of a node that was disturbed, %llu restarts, %llu clients killed\n",
+           argv[2], argv[3],
+           (unsigned long long)counts.ok, (unsigned long long)counts.failed, (unsigned long long)counts.restarts,
+           (unsigned long long)counts.killed);
     CHECK(counts.ok > operations / 2);
-    for (int i = 0; i < STREAMS; i++) {
-        close_reading(&readings[i]);
-    }
+    leave_nothing();
+    kill_other();
     elcache_client_destroy(client);
+    check_nothing_is_held(descriptors);
     node_remove(&node);
     return 0;
 }
