@@ -124,8 +124,9 @@ impl Node {
         let program = format!("elcached/{}", env!("CARGO_PKG_VERSION"));
         let app = App::new(Arc::clone(&engine), Arc::clone(&metrics), http);
         let local = Local::new(engine, metrics, local_config(config), Arc::clone(app.seats()), program);
-        if socket.is_some() {
-            local::share(&local, &memory, config.network.shm_size.bytes());
+        let shm_bytes = config.network.shm_size.bytes();
+        if socket.is_some() && shm_bytes > 0 {
+            local::share(&local, &memory, shm_bytes);
         }
         Ok(Self { name, app, local, memory, disk, uploads, listener, socket })
     }
