@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
+use elcache_protocol::hello::SHARED_MEMORY;
 use elcache_protocol::{Request, Status};
 use elcache_tests::local::{farewell, raw};
 use elcache_tests::node::{command, wait_for};
@@ -40,6 +41,16 @@ fn the_socket_is_for_owner_and_group_and_goes_with_the_node() {
     drop(client);
     node.stop();
     assert!(!path.exists());
+}
+
+#[test]
+fn a_node_without_room_for_it_shares_no_memory() {
+    let scratch = Scratch::new();
+    let (node, client) = Node::local(&scratch, &["-m", "64"], &[]);
+    assert_eq!(client.hello.features, SHARED_MEMORY);
+    drop((node, client));
+    let (_node, client) = Node::local(&scratch, &["-m", "64"], &[("ELCACHE__NETWORK__SHM_SIZE", "0")]);
+    assert_eq!(client.hello.features, 0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use elcache_protocol::hello::SHARED_MEMORY;
 use elcache_protocol::request::{Get, Named, Put, Stat};
 use elcache_protocol::{
     ANSWER_WINDOW, ClientHello, Header, Kind, PREFACE, Reply, Request, ServerHello, Status, flow,
@@ -117,7 +118,8 @@ impl Local {
     pub fn try_connect(path: &Path) -> io::Result<Self> {
         let mut stream = raw(path)?;
         let mut hello = PREFACE.to_vec();
-        ClientHello { version_min: 1, version_max: 1, features: 0, name: Some("tests") }.encode(&mut hello);
+        ClientHello { version_min: 1, version_max: 1, features: SHARED_MEMORY, name: Some("tests") }
+            .encode(&mut hello);
         stream.write_all(&hello)?;
         let answer = read_frame(&mut stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let said = ServerHello::parse(&answer.fields).map_err(|no| io::Error::other(no.why.into_owned()))?;
