@@ -156,6 +156,9 @@ impl Desk {
         match header.kind {
             kind if kind.is_request() => self.request(cx, header, fields, data),
             Kind::DATA => self.announced(header),
+            Kind::CREDIT | Kind::CANCEL if header.data_len > 0 => {
+                Err(End::broken("only DATA and requests carry data"))
+            }
             Kind::CREDIT => self.credit(header.id, fields),
             Kind::CANCEL => {
                 if self.was_begun(header.id)? {
@@ -248,7 +251,9 @@ impl Desk {
     fn credit(&mut self, id: u64, fields: &[u8]) -> Result<(), End> {
         self.was_begun(id)?;
         let more = flow::parse_credit(fields).map_err(End::refused)?;
-        if let Some(open) = self.find(id)
+        // Credit for nothing is no sign that the client goes on.
+        if more > 0
+            && let Some(open) = self.find(id)
             && let Work::Outlet(outlet) = &mut open.work
         {
             outlet.credit(more);

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use elcache_core::activity::Activity;
+use elcache_protocol::hello::SHARED_MEMORY;
 use elcache_protocol::{ClientHello, Header, Kind, PREFACE, Refusal, Reply, ServerHello, Status};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
@@ -29,8 +30,6 @@ use crate::status::Refused;
 const MAX_OWN: usize = 1 << 20;
 /// From so many bytes on, data are read to where they belong instead of into the input, from where they are copied.
 const DIRECT: u64 = 8 << 10;
-/// In `HELLO`: memory can be shared.
-const FEATURE_SHARED: u64 = 1;
 /// How long a client that is told why its connection is closed may take to read that.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -216,7 +215,9 @@ impl<'a, P: Pipe> Session<'a, P> {
         }
         loop {
             self.take_data(cx);
-            if self.incoming.is_some() || !self.take_frame(cx)? {
+            // Behind SHARE nothing is obeyed here.
+            let is_over = self.incoming.is_some() || self.desk.asked.is_some();
+            if is_over || !self.take_frame(cx)? {
                 return Ok(());
             }
         }
@@ -289,16 +290,18 @@ impl<'a, P: Pipe> Session<'a, P> {
         let hello = ClientHello::parse(fields).map_err(End::refused)?;
         let version = hello.version().map_err(End::refused)?;
         tracing::debug!(client = hello.name.unwrap_or("unnamed"), "a local client is connected");
-        self.greet(version);
+        let wanted = hello.features;
+        self.greet(version, wanted);
         self.input.consume(len);
         (self.greeted, self.rest_due) = (true, None);
         Ok(true)
     }
 
-    fn greet(&mut self, version: u64) {
+    fn greet(&mut self, version: u64, wanted: u64) {
+        let features = if self.desk.local.sharing().is_some() { SHARED_MEMORY } else { 0 };
         let hello = ServerHello {
             version,
-            features: if self.desk.local.sharing().is_some() { FEATURE_SHARED } else { 0 },
+            features: features & wanted,
             name: Some(&self.desk.local.name),
             requests: self.desk.most_requests() as u64,
             window: WINDOW,
