@@ -195,7 +195,7 @@ mod tests {
         ours.set_nonblocking(true).unwrap();
         let socket = Arc::new(UnixStream::from_std(ours).unwrap());
         let budget = Budget::new(1 << 20);
-        let room = [1, 2].map(|_| budget.take(session_len(RING_MIN)).unwrap());
+        let room = budget.take(session_len(RING_MIN)).unwrap();
         let session = Arc::new(Session::new(RING_MIN, room).unwrap());
         let mut rings = Rings::new(session, socket, Spinning::new(1), Arc::new(SystemClock));
         assert_eq!(theirs.write(&[0; FLOOD]).unwrap(), FLOOD);

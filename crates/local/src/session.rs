@@ -25,8 +25,6 @@ use crate::put::SMALL;
 use crate::sharing::Share;
 use crate::status::Refused;
 
-/// The most of our own bytes that wait to be written: a client that lets more than that come up is not read from.
-const MAX_OWN: usize = 1 << 20;
 /// From so many bytes on, data are read to where they belong instead of into the input, from where they are copied.
 const DIRECT: u64 = 8 << 10;
 /// Times that a session reads and writes before others have their turn, whether or not its client has more: over rings nothing else
@@ -137,7 +135,7 @@ impl<'a, P: Pipe> Session<'a, P> {
 
     fn go_on(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         for _ in 0..ROUNDS {
-            self.take_frames(cx)?;
+            let is_hungry = self.take_frames(cx)?;
             if let Some((id, ring)) = self.desk.asked.take() {
                 let end = End::Asked { id, ring };
                 return Err(if self.input.is_empty() {
@@ -148,7 +146,7 @@ impl<'a, P: Pipe> Session<'a, P> {
             }
             self.desk.pump(cx);
             let mut moved = self.write(cx)?;
-            moved |= self.read(cx)?;
+            moved |= is_hungry && self.read(cx)?;
             // Last, so that it is this poll that they wake which may have begun them.
             moved |= self.desk.poll_steps(cx);
             if !moved && self.rest(cx)?.is_continue() {
@@ -180,9 +178,6 @@ impl<'a, P: Pipe> Session<'a, P> {
 
     /// Reads what there is; true when there was some.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.desk.output.own_len() > MAX_OWN {
-            return Ok(false);
-        }
         let count = match self.poll_read(cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0) | Err(_)) => return Err(End::Gone),
@@ -215,15 +210,18 @@ impl<'a, P: Pipe> Session<'a, P> {
         self.input.poll_fill(&mut self.pipe, cx)
     }
 
-    /// Obeys the frames that have been read.
-    fn take_frames(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    /// Obeys the frames that have been read; false when the client has to take answers before there can be more.
+    fn take_frames(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if !self.greeted && !self.take_greeting()? {
-            return Ok(());
+            return Ok(true);
         }
         loop {
             self.take_data(cx);
+            if !self.desk.may_answer() {
+                return Ok(false);
+            }
             if self.incoming.is_some() || !self.take_frame(cx)? {
-                return Ok(());
+                return Ok(true);
             }
         }
     }
@@ -324,8 +322,8 @@ impl<'a, P: Pipe> Session<'a, P> {
             }
         }
         self.desk.closing = self.activity.is_closing();
-        if self.rest_due.is_none() && has_begun {
-            self.rest_due = self.desk.now().checked_add(self.desk.config.body_stall_timeout);
+        if has_begun {
+            self.wait_for_the_rest()?;
         }
         let Some(due) = self.due() else { return Ok(ControlFlow::Continue(())) };
         let now = self.desk.now();
@@ -334,6 +332,21 @@ impl<'a, P: Pipe> Session<'a, P> {
         }
         let rung = self.timer.poll(cx, due, now);
         Ok(if rung.is_ready() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// What a client has begun and does not go on with has its time, and is known to the budget.
+    fn wait_for_the_rest(&mut self) -> Result<(), End> {
+        if !self.input.hold(&self.desk.local.leftovers) {
+            let why = "the node has no memory for the beginning of a frame".into();
+            return Err(End::Broken(Refusal { status: Status::Busy, why }));
+        }
+        if !self.desk.may_answer() {
+            // It is not read from.
+            self.rest_due = None;
+        } else if self.rest_due.is_none() {
+            self.rest_due = self.desk.now().checked_add(self.desk.config.body_stall_timeout);
+        }
+        Ok(())
     }
 
     /// When something has to be given up.

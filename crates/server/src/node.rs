@@ -123,9 +123,10 @@ impl Node {
         let uploads = engine.keep_uploads();
         let program = format!("elcached/{}", env!("CARGO_PKG_VERSION"));
         let app = App::new(Arc::clone(&engine), Arc::clone(&metrics), http);
+        let sessions = local::session_room(engine.budget(), config.network.shm_size.bytes());
         let local = Local::new(engine, metrics, local_config(config), Arc::clone(app.seats()), program);
         if socket.is_some() {
-            local::share(&local, &memory, config.network.shm_size.bytes());
+            local::share(&local, &memory, sessions);
         }
         Ok(Self { name, app, local, memory, disk, uploads, listener, socket })
     }
