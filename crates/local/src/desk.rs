@@ -139,6 +139,11 @@ impl Desk {
             || self.output.own_len() >= QUEUE_OWN
     }
 
+    /// Whether there is room for another answer.
+    pub(crate) fn may_answer(&mut self) -> bool {
+        self.output.has_room(&self.local.leftovers)
+    }
+
     /// Time since the clock began.
     pub(crate) fn now(&self) -> Duration {
         self.local.engine.clock().elapsed()
@@ -312,7 +317,7 @@ impl Desk {
                 outlet.let_go();
             }
         }
-        self.output.copy_out(self.local.engine.budget()).map_err(|_| End::Gone)
+        self.output.copy_out(&self.local.leftovers).map_err(|_| End::Gone)
     }
 
     /// When a request with this deadline has to be answered, if all of it is here.
