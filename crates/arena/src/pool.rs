@@ -184,12 +184,12 @@ impl Pool {
     }
 
     /// The file of a region, to be read only; `None` when it is not there any more.
-    pub fn region_file(&self, name: u32) -> io::Result<Option<OwnedFd>> {
+    pub fn region_file(&self, name: u32) -> Option<Arc<OwnedFd>> {
         // Under the lock, so that it does not go meanwhile.
         let inner = self.inner.lock();
         let index = self.names.iter().position(|known| known.load(Ordering::Relaxed) == name);
         let state = index.filter(|_| name != 0).and_then(|index| inner.regions.get(index)?.as_ref());
-        state.map(|state| state.region.share()).transpose()
+        state.map(|state| state.region.share())
     }
 
     pub(crate) fn watch(&self) -> &Watch {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate};
@@ -19,6 +20,8 @@ const HUGE_PAGE: usize = 2 << 20;
 pub(crate) struct Region {
     base: NonNull<u8>,
     file: OwnedFd,
+    /// The same for others, who can only read.
+    readable: Arc<OwnedFd>,
     /// Others may have mapped it.
     shared: AtomicBool,
 }
@@ -30,11 +33,12 @@ impl Region {
     /// Maps fresh memory, sealed against shrinking and growing.
     pub(crate) fn new() -> io::Result<Self> {
         let file = shared_file("elcache-region", REGION_SIZE, Others::Read)?;
+        let readable = Arc::new(for_reading(file.as_fd())?);
         let base = map_aligned(&file)?;
         // SAFETY: the advice changes how the mapping is backed and nothing that is in it. It helps where the system allows huge
         // pages for shared memory (`shmem_enabled` is `advise`) and is refused elsewhere, which is no error.
         let _ = unsafe { madvise(base.as_ptr().cast(), REGION_SIZE, Advice::LinuxHugepage) };
-        Ok(Self { base, file, shared: AtomicBool::new(false) })
+        Ok(Self { base, readable, file, shared: AtomicBool::new(false) })
     }
 
     /// Where it begins.
@@ -47,11 +51,10 @@ impl Region {
         self.file.as_fd()
     }
 
-    /// A descriptor for others, which can only read.
-    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
-        let file = for_reading(self.file.as_fd())?;
+    /// A descriptor for others, which can only read. No system call: it is asked for under the pool's lock.
+    pub(crate) fn share(&self) -> Arc<OwnedFd> {
         self.shared.store(true, Ordering::Relaxed);
-        Ok(file)
+        Arc::clone(&self.readable)
     }
 }
 

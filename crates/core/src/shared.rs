@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// Where bytes lie, and whose they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub trait SharedMemory: Send + Sync + 'static {
     fn watch_file(&self) -> io::Result<OwnedFd>;
 
     /// The file of a region, to be read only; `None` when there is none of this number any more.
-    fn region_file(&self, region: u32) -> io::Result<Option<OwnedFd>>;
+    fn region_file(&self, region: u32) -> Option<Arc<OwnedFd>>;
 
     /// What to watch for a record that the caller holds a reference to. `None` when it is not found under its name any more: what was
     /// to be watched for has happened.

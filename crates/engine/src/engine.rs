@@ -217,6 +217,13 @@ impl Engine {
         Reader::new(Arc::clone(self), value, span)
     }
 
+    /// Counts hits that clients had without asking, and their bytes.
+    pub fn count_hits(&self, tier: TierName, hits: u64, bytes: u64) {
+        let counters = self.metrics.tier(tier);
+        counters.hits.add(hits);
+        counters.bytes_read.add(bytes);
+    }
+
     /// Counts bytes that were given out without a [`Reader`].
     pub fn count_read(&self, tier: TierName, bytes: u64) {
         self.metrics.tier(tier).bytes_read.add(bytes);
@@ -312,19 +319,12 @@ impl Engine {
         Stats::of(self.tiers.iter().map(of).collect())
     }
 
-    /// The time.
+    /// The clock, for who keeps it.
     pub fn clock_handle(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock)
     }
 
-    /// Counts hits that clients had without asking, and their bytes.
-    pub fn count_hits(&self, tier: TierName, hits: u64, bytes: u64) {
-        let counters = self.metrics.tier(tier);
-        counters.hits.add(hits);
-        counters.bytes_read.add(bytes);
-    }
-
-    /// As [`Engine::clock_handle`], borrowed.
+    /// The clock.
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
     }

@@ -24,8 +24,10 @@ const HIT_BYTES: usize = 464;
 const USED: usize = 512;
 /// Uses that a client can tell of at a time.
 const NOTED: u64 = 256;
-/// The most hits that a client is believed to have had since it was last looked at, and the most bytes of each.
-const BELIEVED_HITS: u64 = 1 << 24;
+/// The most hits, and bytes, that a client is believed to have had in the seconds since it was last looked at: more than any processor
+/// copies. A count that goes back has risen by more than that.
+const BELIEVED_HITS: u64 = 1 << 25;
+const BELIEVED_BYTES: u64 = 1 << 38;
 
 /// Bytes of memory that a session with rings of this size takes.
 pub(crate) fn session_len(capacity: u64) -> u64 {
@@ -74,8 +76,7 @@ impl Session {
         self.capacity
     }
 
-    /// What the client did by itself since `known`, and the records that it used. Of nothing it says more than a bounded part is
-    /// believed.
+    /// What the client did by itself since `known`, and the records that it used. Counts that cannot be are not believed.
     pub(crate) fn look(&self, known: &mut Known, mut used: impl FnMut(RecordId)) -> Unasked {
         let uses = self.number(USES);
         if uses == known.uses {
@@ -86,9 +87,12 @@ impl Session {
             used(RecordId(self.number(USED + (use_ % NOTED) as usize * 8)));
         }
         let (hits, bytes) = (self.number(HITS), self.number(HIT_BYTES));
-        let risen = hits.wrapping_sub(known.hits).min(BELIEVED_HITS);
-        let most = risen.saturating_mul(elcache_core::tree::CHUNK_SIZE);
-        let unasked = Unasked { hits: risen, bytes: bytes.wrapping_sub(known.bytes).min(most) };
+        let believed =
+            |now: u64, before: u64, most| Some(now.wrapping_sub(before)).filter(|risen| *risen <= most);
+        let unasked = Unasked {
+            hits: believed(hits, known.hits, BELIEVED_HITS).unwrap_or(0),
+            bytes: believed(bytes, known.bytes, BELIEVED_BYTES).unwrap_or(0),
+        };
         *known = Known { uses, hits, bytes };
         unasked
     }
@@ -198,7 +202,8 @@ mod tests {
         assert_eq!(look(), (Unasked { hits: 3, bytes: 50 }, vec![102, 101, 100]));
         [USES, HITS, HIT_BYTES].iter().for_each(|at| set(*at, u64::MAX));
         let (unasked, used) = look();
-        assert_eq!((unasked.hits, used.len() as u64), (BELIEVED_HITS, NOTED));
-        assert!(unasked.bytes <= BELIEVED_HITS << 22);
+        assert_eq!((unasked, used.len() as u64), (Unasked::default(), NOTED));
+        [(USES, 0), (HITS, 1), (HIT_BYTES, 9)].iter().for_each(|(at, number)| set(*at, *number));
+        assert_eq!(look().0, Unasked { hits: 2, bytes: 10 }, "it goes on from there");
     }
 }

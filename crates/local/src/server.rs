@@ -10,11 +10,12 @@ use std::time::Duration;
 use elcache_core::activity::Activity;
 use elcache_core::budget::Taken;
 use elcache_metrics::Transport;
-use elcache_protocol::{Reply, Status};
+use elcache_protocol::{Kind, Reply, Status};
 use tokio::net::UnixStream;
 use tokio::task::{AbortHandle, Id, JoinSet};
 
 use crate::app::{Local, Seat};
+use crate::memory::Known;
 use crate::rings::Rings;
 use crate::session::{self, Asked, Session};
 use crate::sharing::Share;
@@ -126,14 +127,32 @@ impl Server {
 
     /// Serves a client with whom memory is shared.
     async fn shared(&self, rings: Rings, share: Share, activity: &Activity, id: u64) {
-        let connections = self.local.metrics.connections(Transport::Shm);
-        connections.inc();
+        let _counted = Counted::begin(&self.local);
         let session = Session::resume(&self.local, rings, activity, id, Ok(share.clone()));
+        let mut known = Known::default();
         tokio::select! {
             _ = session::serve(session) => {}
-            () = share.attend(&self.local.engine) => {}
+            () = share.attend(&self.local.engine, &mut known) => {}
         }
-        connections.dec();
+        // What it has read by itself since the last look.
+        share.look(&self.local.engine, &mut known);
+    }
+}
+
+/// A connection that is among those over shared memory as long as this lives.
+struct Counted<'a>(&'a Local);
+
+impl<'a> Counted<'a> {
+    fn begin(local: &'a Local) -> Self {
+        local.metrics.connections(Transport::Shm).inc();
+        local.metrics.local_request(Transport::Unix, Kind::SHARE.name(), Status::Ok.as_str());
+        Self(local)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.connections(Transport::Shm).dec();
     }
 }
 

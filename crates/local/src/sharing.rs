@@ -133,23 +133,27 @@ impl Share {
         Ok(reply.status)
     }
 
-    fn region(&self, region: u64) -> Result<OwnedFd, Refused> {
+    fn region(&self, region: u64) -> Result<Arc<OwnedFd>, Refused> {
         let gone = Refused::new(Status::NotFound, "There is no region of this number any more.");
         let number = u32::try_from(region).map_err(|_| gone)?;
-        let file = self.sharing.memory.region_file(number);
-        file.map_err(|error| unavailable(&error))?.ok_or(gone)
+        self.sharing.memory.region_file(number).ok_or(gone)
     }
 
     /// Has the memory tier know, and the metrics, what the client reads by itself. Goes on until it is dropped.
-    pub(crate) async fn attend(&self, engine: &Engine) {
-        let mut known = Known::default();
+    pub(crate) async fn attend(&self, engine: &Engine, known: &mut Known) {
         let mut pause = LOOK;
         loop {
             sleep(pause).await;
-            let unasked = self.session.look(&mut known, |record| self.sharing.memory.note_use(record));
-            pause = if unasked.hits > 0 { LOOK } else { pause.saturating_mul(2).min(LOOK_MAX) };
-            engine.count_hits(TierName::Memory, unasked.hits, unasked.bytes);
+            let has_read = self.look(engine, known);
+            pause = if has_read { LOOK } else { pause.saturating_mul(2).min(LOOK_MAX) };
         }
+    }
+
+    /// As [`Share::attend`], once; whether the client has read anything since `known`.
+    pub(crate) fn look(&self, engine: &Engine, known: &mut Known) -> bool {
+        let unasked = self.session.look(known, |record| self.sharing.memory.note_use(record));
+        engine.count_hits(TierName::Memory, unasked.hits, unasked.bytes);
+        unasked.hits > 0
     }
 }
 

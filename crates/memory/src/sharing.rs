@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use elcache_core::shared::{RecordId, SharedMemory, Watched};
 
@@ -21,7 +22,7 @@ impl SharedMemory for MemoryTier {
         self.store.pool().watch_file()
     }
 
-    fn region_file(&self, region: u32) -> io::Result<Option<OwnedFd>> {
+    fn region_file(&self, region: u32) -> Option<Arc<OwnedFd>> {
         self.store.pool().region_file(region)
     }
 

@@ -341,7 +341,7 @@ pub(crate) static FAMILIES: &[Family] = &[
         kind: Kind::Gauge,
         labels: &["transport"],
         unit: "",
-        help: "Open connections of clients.",
+        help: "Open connections of clients, one over shared memory under both its transports.",
         collect: |from, to| {
             for transport in Transport::ALL {
                 to.put(&[transport.as_str()], from.metrics.connections(transport).get());

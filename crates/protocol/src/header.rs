@@ -9,7 +9,8 @@ pub const MAX_DATA: u64 = 8 << 20;
 /// The flag of a last frame.
 pub const END: u16 = 1;
 
-const VERSION: u8 = 1;
+/// The version of the protocol as every frame has it.
+const VERSION: u8 = crate::VERSION as u8;
 
 /// What a frame is. Not every number means something.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -45,7 +45,7 @@ impl<'a> ClientHello<'a> {
         } else {
             Err(Refusal {
                 status: Status::Unsupported,
-                why: "version 1 is the only one that is spoken here".into(),
+                why: format!("version {VERSION} is the only one that is spoken here").into(),
             })
         }
     }

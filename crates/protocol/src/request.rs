@@ -266,6 +266,11 @@ fn nonzero(fields: &Fields<'_>, tag: u16) -> Option<NonZeroU64> {
 }
 
 impl<'a> Named<'a> {
+    /// A key, with the server's own patience.
+    pub fn new(key: &'a [u8]) -> Self {
+        Self { key, deadline: None }
+    }
+
     fn of(fields: &Fields<'a>) -> Result<Self, Refusal> {
         let key = fields.key.unwrap_or_default();
         if key.is_empty() {
@@ -282,7 +287,13 @@ impl<'a> Named<'a> {
     }
 }
 
-impl Get<'_> {
+impl<'a> Get<'a> {
+    /// All of a value.
+    pub fn new(key: &'a [u8]) -> Self {
+        let named = Named::new(key);
+        Self { named, offset: 0, length: None, window: None, digest: None, partial: false, copy: false }
+    }
+
     fn write(&self, frame: &mut Frame<'_>) {
         self.named.write(frame);
         frame.number_if(tag::OFFSET, (self.offset > 0).then_some(self.offset));
@@ -294,6 +305,21 @@ impl Get<'_> {
 }
 
 impl<'a> Put<'a> {
+    /// A value of this length, with nothing else out of the ordinary.
+    pub fn new(key: &'a [u8], size: Option<u64>) -> Self {
+        Self {
+            named: Named::new(key),
+            size,
+            ttl: None,
+            user_flags: 0,
+            operation: None,
+            no_memory: false,
+            no_disk: false,
+            no_cluster: false,
+            if_absent: false,
+        }
+    }
+
     fn of(fields: &Fields<'a>, flags: u16) -> Result<Self, Refusal> {
         let ttl = fields
             .number(tag::TTL)
@@ -324,37 +350,5 @@ impl<'a> Put<'a> {
             frame.bytes(tag::OPERATION, operation);
         }
         frame.number_if(tag::DEADLINE, self.named.deadline.map(NonZeroU64::get));
-    }
-}
-
-impl<'a> Named<'a> {
-    /// A key, with the server's own patience.
-    pub fn new(key: &'a [u8]) -> Self {
-        Self { key, deadline: None }
-    }
-}
-
-impl<'a> Get<'a> {
-    /// All of a value.
-    pub fn new(key: &'a [u8]) -> Self {
-        let named = Named::new(key);
-        Self { named, offset: 0, length: None, window: None, digest: None, partial: false, copy: false }
-    }
-}
-
-impl<'a> Put<'a> {
-    /// A value of this length, with nothing else out of the ordinary.
-    pub fn new(key: &'a [u8], size: Option<u64>) -> Self {
-        Self {
-            named: Named::new(key),
-            size,
-            ttl: None,
-            user_flags: 0,
-            operation: None,
-            no_memory: false,
-            no_disk: false,
-            no_cluster: false,
-            if_absent: false,
-        }
     }
 }
