@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use elcache_metrics::Transport;
@@ -72,6 +72,8 @@ pub(crate) struct Open {
 pub(crate) enum Work {
     /// Nothing: its only step will say what it came to.
     Step,
+    /// The region of this number has to be sent.
+    Map(u64),
     /// A look-up that has not begun, since the client has not taken the answers before it.
     Deferred(Box<Wanted>),
     /// Data on their way in.
@@ -233,15 +235,32 @@ impl Desk {
 
     /// A region goes by the socket, and so does why it does not: the client waits there.
     fn map(&mut self, id: u64, region: u64) -> Result<(), End> {
-        let Some(share) = &self.share else {
+        if self.share.is_none() {
             let refused = Refused::new(Status::Unsupported, "The client shares no memory with this node.");
             self.answer(id, Kind::MAP, &refused.reply());
             return Ok(());
-        };
-        // A socket that takes nothing is that of a client that does not wait there.
-        let status = share.send_region(id, region).map_err(|_| End::Gone)?;
-        self.count(Kind::MAP, status);
+        }
+        if self.open.iter().any(|open| matches!(open.work, Work::Map(_))) {
+            return Err(End::broken("only one MAP may be open"));
+        }
+        self.enter(id, Kind::MAP, None, Work::Map(region));
+        let patience = self.now().checked_add(self.config.body_stall_timeout);
+        self.find(id).into_iter().for_each(|open| open.patience = patience);
         Ok(())
+    }
+
+    /// Sends the region that was asked for when the socket takes it; true when it has.
+    pub(crate) fn poll_map(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let asked = self.open.iter().find_map(|open| match open.work {
+            Work::Map(region) => Some((open.id, region)),
+            _ => None,
+        });
+        let (Some((id, region)), Some(share)) = (asked, &self.share) else { return Ok(false) };
+        let Poll::Ready(sent) = share.poll_send_region(cx, id, region) else { return Ok(false) };
+        let status = sent.map_err(|_| End::Gone)?;
+        self.take(id);
+        self.count(Kind::MAP, status);
+        Ok(true)
     }
 
     /// Whether a request was begun and so may be named; an error where it was not.

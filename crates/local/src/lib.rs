@@ -39,7 +39,7 @@ mod put;
     clippy::arithmetic_side_effects,
     reason = "places are below the capacity, which is ours, and counts of a client are looked at before they are used"
 )]
-mod ring;
+pub mod ring;
 mod rings;
 pub mod server;
 mod session;

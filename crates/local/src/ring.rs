@@ -5,20 +5,23 @@
 
 /// Where a count or a flag lies in a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cell {
-    /// Bytes that the client has written, and that the server has read.
+pub enum Cell {
+    /// Bytes that the client has written.
     RequestsWritten,
+    /// Those of them that the server has read.
     RequestsRead,
-    /// Bytes that the server has written, and that the client has read.
+    /// Bytes that the server has written.
     AnswersWritten,
+    /// Those of them that the client has read.
     AnswersRead,
-    /// 1: the client, the server waits.
+    /// 1: the client waits.
     ClientWaits,
+    /// 1: the server waits.
     ServerWaits,
 }
 
 /// The memory of a session, or what stands for it in a test.
-pub(crate) trait Memory {
+pub trait Memory {
     /// Reads a count. What was copied in before it was published is seen afterwards.
     fn count(&self, cell: Cell) -> u64;
 
@@ -34,18 +37,20 @@ pub(crate) trait Memory {
     /// Nothing after this is done before anything that is done before it.
     fn fence(&self);
 
-    /// Copies out of, or into, the ring whose bytes are counted by this cell.
+    /// Copies out of the ring whose written bytes are counted by this cell.
     fn copy_out(&self, ring: Cell, at: usize, into: &mut [u8]);
+
+    /// Copies into it.
     fn copy_in(&self, ring: Cell, at: usize, from: &[u8]);
 }
 
 /// The other side's counts cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Broken;
+pub struct Broken;
 
 /// A ring, as its reader sees it, or its writer.
 #[derive(Clone, Copy)]
-pub(crate) struct Ring {
+pub struct Ring {
     written: Cell,
     read: Cell,
     capacity: u64,
@@ -55,17 +60,17 @@ pub(crate) struct Ring {
 
 impl Ring {
     /// What the client sends, of this capacity, a power of two.
-    pub(crate) fn requests(capacity: u64) -> Self {
+    pub fn requests(capacity: u64) -> Self {
         Self { written: Cell::RequestsWritten, read: Cell::RequestsRead, capacity, at: 0 }
     }
 
     /// What the server sends.
-    pub(crate) fn answers(capacity: u64) -> Self {
+    pub fn answers(capacity: u64) -> Self {
         Self { written: Cell::AnswersWritten, read: Cell::AnswersRead, capacity, at: 0 }
     }
 
     /// As the reader: copies out what is there, at most as much as fits; 0 when there is nothing.
-    pub(crate) fn read(&mut self, memory: &impl Memory, into: &mut [u8]) -> Result<usize, Broken> {
+    pub fn read(&mut self, memory: &impl Memory, into: &mut [u8]) -> Result<usize, Broken> {
         let there = memory.count(self.written).wrapping_sub(self.at);
         if there > self.capacity {
             return Err(Broken);
@@ -79,7 +84,7 @@ impl Ring {
     }
 
     /// As the writer: copies in what there is room for; 0 when there is none.
-    pub(crate) fn write(&mut self, memory: &impl Memory, from: &[u8]) -> Result<usize, Broken> {
+    pub fn write(&mut self, memory: &impl Memory, from: &[u8]) -> Result<usize, Broken> {
         let waiting = self.at.wrapping_sub(memory.count(self.read));
         let room = self.capacity.checked_sub(waiting).ok_or(Broken)?;
         let count = room.min(from.len() as u64) as usize;
@@ -108,13 +113,13 @@ impl Ring {
 }
 
 /// After something was published: true when the other side, whose flag this is, waits and has to be woken.
-pub(crate) fn has_to_be_woken(memory: &impl Memory, other_waits: Cell) -> bool {
+pub fn has_to_be_woken(memory: &impl Memory, other_waits: Cell) -> bool {
     memory.fence();
     memory.lower(other_waits)
 }
 
 /// Before waiting: says so. What the other side publishes from now on it wakes us for, so that one more look is enough.
-pub(crate) fn about_to_wait(memory: &impl Memory, waits: Cell) {
+pub fn about_to_wait(memory: &impl Memory, waits: Cell) {
     memory.raise(waits);
     memory.fence();
 }

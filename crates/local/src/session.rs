@@ -145,6 +145,7 @@ impl<'a, P: Pipe> Session<'a, P> {
             }
             self.desk.pump(cx);
             let mut moved = self.write(cx)?;
+            moved |= self.desk.poll_map(cx)?;
             moved |= is_hungry && self.read(cx)?;
             // Last, so that it is this poll that they wake which may have begun them.
             moved |= self.desk.poll_steps(cx);

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use elcache_arena::Life;
@@ -14,6 +15,8 @@ use elcache_core::tier::TierName;
 use elcache_engine::Engine;
 use elcache_protocol::{Reply, Status};
 use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -27,6 +30,9 @@ use crate::status::Refused;
 const RING: u64 = 256 << 10;
 /// How long a client may take to take the answer that its session begins with.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of the kernel's that wait for a client, as few as there can be: of descriptors that a client leaves there it lets only so many
+/// be under way, of all clients together.
+const SEND_BUFFER: usize = 1;
 /// How often it is looked what clients have used by themselves: a while after they did, and when they seem to rest.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_MAX: Duration = Duration::from_secs(2);
@@ -77,6 +83,9 @@ impl Sharing {
             Ok(made) => made,
             Err(refused) => return Err((stream, refused)),
         };
+        if let Err(error) = set_socket_send_buffer_size(&stream, SEND_BUFFER) {
+            return Err((stream, unavailable(&error.into())));
+        }
         let mut answer = Vec::new();
         Reply { ring: Some(session.capacity()), ..Reply::new(Status::Ok) }.encode(&mut answer, id, true, 0);
         let files = [session.file(), watch.as_fd()];
@@ -120,16 +129,38 @@ impl Share {
         Some(places)
     }
 
-    /// Sends a region by the socket, or why it cannot be had.
-    pub(crate) fn send_region(&self, id: u64, region: u64) -> io::Result<Status> {
+    /// Sends a region by the socket, or why it cannot be had, as soon as the socket takes that.
+    pub(crate) fn poll_send_region(
+        &self,
+        cx: &mut Context<'_>,
+        id: u64,
+        region: u64,
+    ) -> Poll<io::Result<Status>> {
+        loop {
+            ready!(self.socket.poll_write_ready(cx))?;
+            match self.socket.try_io(Interest::WRITABLE, || self.send_region(id, region)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
+    }
+
+    fn send_region(&self, id: u64, region: u64) -> io::Result<Status> {
+        match self.region(region) {
+            Ok(file) => match self.send_reply(id, &Reply::new(Status::Ok), &[file.as_fd()]) {
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOMANYREFS) => {
+                    self.send_reply(id, &unavailable(&error).reply(), &[])
+                }
+                sent => sent,
+            },
+            Err(refused) => self.send_reply(id, &refused.reply(), &[]),
+        }
+    }
+
+    fn send_reply(&self, id: u64, reply: &Reply<'_>, files: &[BorrowedFd<'_>]) -> io::Result<Status> {
         let mut answer = Vec::new();
-        let (file, reply) = match self.region(region) {
-            Ok(file) => (Some(file), Reply::new(Status::Ok)),
-            Err(refused) => (None, refused.reply()),
-        };
         reply.encode(&mut answer, id, true, 0);
-        let files: Vec<_> = file.iter().map(AsFd::as_fd).collect();
-        self.socket.try_io(Interest::WRITABLE, || send_whole(&self.socket, &answer, &files))?;
+        send_whole(&self.socket, &answer, files)?;
         Ok(reply.status)
     }
 

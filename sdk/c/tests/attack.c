@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -196,6 +198,61 @@ static void descriptors_that_nobody_asked_for_are_not_kept(void) {
     close(fd);
 }
 
+/* Asks for a region again and again, and takes none. */
+static void leave_descriptors(struct raw *raw) {
+    uint8_t bytes[4096];
+    CHECK(raw_open(raw, node.socket, 65536));
+    for (int i = 0; i < 300; i++) {
+        struct frame_writer writer = {bytes, sizeof bytes, 0, 0, 0};
+        frame_begin(&writer, FRAME_MAP, 0, ++raw->last_id);
+        frame_add_number(&writer, TAG_REGION, 1);
+        frame_finish(&writer, 0);
+        (void)raw_put(raw, bytes, writer.len, 0);
+        poll(NULL, 0, i < 20 ? 1 : 0);
+    }
+}
+
+static void try_to_use_up_descriptors(void) {
+    enum { CONNECTIONS = 16 };
+    static struct raw raws[CONNECTIONS];
+    static uint8_t value[LARGE_LEN];
+    size_t len = 0;
+    struct rlimit few = {256, 256};
+    /* The system lets who is allowed to ignore that have as many as he likes. */
+    (void)prctl(PR_CAPBSET_DROP, CAP_SYS_RESOURCE);
+    (void)prctl(PR_CAPBSET_DROP, CAP_SYS_ADMIN);
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    start();
+    node.is_shared = 1;
+    elcache_client_t *early = node_client(&node);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        leave_descriptors(&raws[i]);
+    }
+    elcache_client_t *late = node_client(&node);
+    CHECK_OK(late, elcache_client_get(late, "large/0", 7, value, sizeof value, &len, NULL));
+    CHECK_OK(early, elcache_client_get(early, "large/0", 7, value, sizeof value, &len, NULL));
+    CHECK(elcache_client_is_connected(early));
+    for (int i = 0; i < CONNECTIONS; i++) {
+        raw_close(&raws[i]);
+    }
+    elcache_client_destroy(early);
+    elcache_client_destroy(late);
+    node_end(&node, SIGTERM);
+    node_remove(&node);
+}
+
+/* Those that are under way are counted for the user that sent them, whoever it is that does not take them. */
+static void descriptors_that_nobody_takes_do_not_keep_them_from_others(void) {
+    int status = -1;
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        try_to_use_up_descriptors();
+        _exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 /* --- A node of one thread --- */
 
 /* Four at once, which are more than there are threads; how long a call of another client takes. */
@@ -322,6 +379,7 @@ int main(int argc, char **argv) {
     RUN(descriptors_that_nobody_asked_for_are_not_kept);
     node_end(&node, SIGTERM);
     node_remove(&node);
+    RUN(descriptors_that_nobody_takes_do_not_keep_them_from_others);
     RUN(who_never_rests_holds_up_nobody_on_a_node_of_one_thread);
     RUN(what_clients_leave_in_a_node_is_within_its_budget);
     RUN(clients_that_behave_notice_nothing);
