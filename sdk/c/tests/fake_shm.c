@@ -175,7 +175,7 @@ int shm_read(struct fake_shm *shm, struct fake_frame *frame) {
     return 0;
 }
 
-static void wake(const struct fake_shm *shm) {
+void shm_wake(const struct fake_shm *shm) {
     static const char WAKE = 0;
     (void)send(shm->fd, &WAKE, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
@@ -197,7 +197,7 @@ int shm_write(struct fake_shm *shm, const void *bytes, size_t len) {
             ring[shm->written++ % SHM_RING] = *from++;
         }
         atomic_store(shm_count(shm, SHM_AT_ANSWERS_WRITTEN), shm->written);
-        wake(shm);
+        shm_wake(shm);
         since_ns = clock_now_ns();
     }
     return 1;

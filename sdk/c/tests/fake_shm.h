@@ -58,7 +58,9 @@ _Atomic uint64_t *shm_word(const struct fake_shm *shm, uint32_t watch);
 
 /* Reads a request as fake_read does. */
 int shm_read(struct fake_shm *shm, struct fake_frame *frame);
-/* Writes answers, and wakes the client, whether it sleeps or not. 0: it has gone. */
+/* Wakes the client, whether it sleeps or not. */
+void shm_wake(const struct fake_shm *shm);
+/* Writes answers, and wakes the client. 0: it has gone. */
 int shm_write(struct fake_shm *shm, const void *bytes, size_t len);
 int shm_reply(struct fake_shm *shm, uint64_t id, unsigned flags, uint64_t status, uint64_t length, const void *data,
               size_t len);

@@ -344,6 +344,7 @@ static void serve_false_counts(struct fake *fake, int fd) {
         atomic_store(&fake->seen, 1);
     } else if (shm_read(&shm, &frame)) {
         atomic_store(shm_count(&shm, at), SHM_RING + 1);
+        shm_wake(&shm);
     }
     fake_linger(fd);
     free(frame.bytes);
