@@ -173,6 +173,8 @@ static void serve_a_flood(struct fake *fake, int fd) {
             frames[at + FRAME_HEADER_LEN] = 'o';
         }
         fake_reply(fd, frame.header.id, 0, STATUS_OK, FLOOD_LEN, NULL, 0);
+        int room = 4 << 20; /* so much is always there to be read */
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
         int64_t end = now_ms() + 2 * (TIMEOUT_MS + SLACK_MS);
         while (now_ms() < end && fake_write(fd, frames, sizeof frames)) {
         }
