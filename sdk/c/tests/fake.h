@@ -55,7 +55,8 @@ struct fake_number {
 
 enum { FAKE_HEAD_LEN = 256 };
 
-/* Writes a frame that has these fields, without the data that are to follow it, into FAKE_HEAD_LEN bytes; its length. */
+/* Writes a frame that has these fields, without the data that are to follow it, into FAKE_HEAD_LEN bytes. Gives its
+ * length. */
 size_t fake_encode(uint8_t *bytes, enum frame_kind kind, unsigned flags, uint64_t id, const struct fake_number *numbers,
                    size_t count, uint64_t data_len);
 

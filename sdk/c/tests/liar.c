@@ -95,7 +95,8 @@ static void tell_places(struct liar *liar, uint64_t id, uint64_t length) {
         bytes[below(liar, len)] = (uint8_t)random_next(&liar->state);
     }
     len = once_in(liar, 12) ? (size_t)below(liar, len + 1) : len;
-    unsigned flags = once_in(liar, 8) ? (unsigned)below(liar, 4) : FRAME_END | (once_in(liar, 2) ? FRAME_PLACES_CURRENT : 0);
+    unsigned flags = FRAME_END | (once_in(liar, 2) ? FRAME_PLACES_CURRENT : 0u);
+    flags = once_in(liar, 8) ? (unsigned)below(liar, 4) : flags;
     shm_write(&liar->shm, head, fake_encode(head, FRAME_PLACES, flags, id, NULL, 0, len));
     shm_write(&liar->shm, bytes, len);
 }
@@ -117,7 +118,8 @@ static void tell_of_a_value(struct liar *liar, uint64_t id) {
     if (!once_in(liar, 8)) {
         tell_places(liar, id, length);
     } else {
-        shm_data(&liar->shm, id, FRAME_END, liar->shm.region.bytes, (size_t)(once_in(liar, 2) ? length : below(liar, MOST)));
+        size_t sent = (size_t)(once_in(liar, 2) ? length : below(liar, MOST));
+        shm_data(&liar->shm, id, FRAME_END, liar->shm.region.bytes, sent);
     }
 }
 

@@ -54,7 +54,8 @@ works() {
 cp -r examples "$folder/examples"
 make -s -C "$folder/examples/make" CC="${CC:-cc}"
 works "$folder/examples/make/hello" make
-${CC:-cc} examples/hello.c $(pkg-config --cflags elcache) "$lib/libelcache.a" -o "$folder/hello-static"
+${CC:-cc} examples/hello.c $(pkg-config --cflags elcache) "$(pkg-config --variable=libdir elcache)/libelcache.a" \
+    -o "$folder/hello-static"
 works "$folder/hello-static" static
 if command -v cmake > /dev/null; then
     cmake -S "$folder/examples/cmake" -B "$folder/cmake" > /dev/null

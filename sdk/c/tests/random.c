@@ -1,7 +1,7 @@
-/* Random operations against a model, on a node that is stopped, killed and started again between and during them, beside
- * another client that does the same on keys of its own until it is killed.
- * Arguments: the program elcached, the transport (unix or shm), a seed, a number of operations, and how many of them lie
- * between two disturbances. The same arguments do the same, but for the moments at which something is killed. */
+/* Random operations against a model, on a node that is stopped, killed and started again between and during them,
+ * beside another client that does the same on keys of its own until it is killed.
+ * Arguments: the program elcached, the transport (unix or shm), a seed, a number of operations, and how many of them
+ * lie between two disturbances. The same arguments do the same, but for the moments at which something is killed. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -615,10 +615,10 @@ int main(int argc, char **argv) {
             one_operation();
         }
     }
-    printf("  %s, seed %s: %llu answers, %llu failures of a node that was disturbed, %llu restarts, %llu clients killed\n",
-           argv[2], argv[3],
-           (unsigned long long)counts.ok, (unsigned long long)counts.failed, (unsigned long long)counts.restarts,
-           (unsigned long long)counts.killed);
+    printf("  %s, seed %s: %llu answers, %llu failures of a node that was disturbed, %llu restarts, "
+           "%llu clients killed\n",
+           argv[2], argv[3], (unsigned long long)counts.ok, (unsigned long long)counts.failed,
+           (unsigned long long)counts.restarts, (unsigned long long)counts.killed);
     CHECK(counts.ok > operations / 2);
     leave_nothing();
     kill_other();
