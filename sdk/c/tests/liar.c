@@ -7,7 +7,7 @@
 #include "check.h"
 #include "fake_shm.h"
 
-enum { ROUNDS = 300, CALLS = 6, TIMEOUT_MS = 25, SLACK_MS = 1500, BUFFER_LEN = 2500, MOST = 5000 };
+enum { ROUNDS = 200, CALLS = 6, TIMEOUT_MS = 25, SLACK_MS = 1500, BUFFER_LEN = 2500, MOST = 5000 };
 
 /* What values are made of, and what a buffer holds before: nobody may be given that as a value's bytes. */
 enum { HONEST = 'o', UNTOUCHED = 'x' };
