@@ -369,13 +369,18 @@ static pid_t other;
 static void start_other(void) {
     char number[16];
     char seed[24];
+    /* Read, and not executed itself: of a program under valgrind that would be valgrind's own. */
+    char program[512];
+    ssize_t len = readlink("/proc/self/exe", program, sizeof program - 1);
+    CHECK(len > 0);
+    program[len] = '\0';
     snprintf(number, sizeof number, "%d", (int)(counts.killed % 64));
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)random_next(&rng));
     other = fork();
     CHECK(other >= 0);
     if (other == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        execl("/proc/self/exe", "random", "other", node.socket, node.is_shared ? "shm" : "unix", seed, number,
+        execl(program, "random", "other", node.socket, node.is_shared ? "shm" : "unix", seed, number,
               (char *)NULL);
         _exit(127);
     }
