@@ -183,7 +183,7 @@ elcache_error_t places_share(struct connection *connection, int64_t deadline_ns)
     if (status != STATUS_OK) {
         return refused(connection, &granted, &fields, status);
     }
-    if (granted.is_cut) {
+    if (granted.is_cut && granted.fd_count < 2) {
         return give_up(connection, &granted, ELCACHE_ERR_CONNECTION, "no descriptor is free for the node's memory");
     }
     if (granted.fd_count != 2) {

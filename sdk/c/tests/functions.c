@@ -494,6 +494,12 @@ static void leave_descriptors(rlim_t count) {
     CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
 }
 
+/* Under valgrind the limit is valgrind's own, and does not hold for descriptors that come by a socket. */
+static int is_limited(void) {
+    const char *preloaded = getenv("LD_PRELOAD");
+    return preloaded == NULL || strstr(preloaded, "vgpreload") == NULL;
+}
+
 /* The descriptors of the node's memory were lost for want of room, and the node was said not to have sent any. */
 static void without_descriptors_there_is_no_connection_and_it_is_said_why(void) {
     struct rlimit before;
@@ -503,7 +509,7 @@ static void without_descriptors_there_is_no_connection_and_it_is_said_why(void) 
         leave_descriptors(left);
         elcache_error_t error = node_connect(&node, client);
         CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
-        int has_enough = left > 0 && !node.is_shared;
+        int has_enough = left > 0 && (!node.is_shared || !is_limited());
         CHECK_OUTCOME(client, error, has_enough ? ELCACHE_OK : ELCACHE_ERR_CONNECTION);
         const char *reason = left == 0 ? "Too many open files" : "no descriptor is free";
         CHECK(has_enough || strstr(elcache_client_last_error(client), reason) != NULL);
