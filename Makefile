@@ -15,7 +15,7 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 
 # The steps of `make test`, what fails fast first. The tests come last, so that their summary ends the output.
 TEST_STEPS := tools fmt-check tidy lint doc doc-test guards c-test unit
-LONG_STEPS := c-valgrind fuzz traces lookups clients soak bench bench-sdk
+LONG_STEPS := c-valgrind c-attack fuzz traces lookups clients soak bench bench-sdk
 
 # $(call when,FILE,COMMAND): runs COMMAND if this part of the project has FILE.
 when = if [ -e $(1) ]; then $(2); else echo "$@: nothing to do, there is no $(1)"; fi
@@ -103,6 +103,12 @@ c-valgrind: ## the tests of the C SDK under valgrind, a minute
 	$(call say,C tests under valgrind)
 	@cargo build $(LOCKED) -p elcache-server
 	@$(MAKE) -C sdk/c valgrind
+
+.PHONY: c-attack
+c-attack: ## local clients that mean harm beside others that behave, five minutes
+	$(call say,local clients that mean harm)
+	@cargo build --release $(LOCKED) -p elcache-server
+	@$(MAKE) -C sdk/c attack ATTACK_SECONDS=300 SEED=$$RANDOM ELCACHED=$(abspath $(or $(CARGO_TARGET_DIR),target)/release/elcached)
 
 .PHONY: soak
 soak: ## the tests named soak_*, in release

@@ -95,7 +95,14 @@ fn who_breaks_the_protocol_loses_the_connection() {
     flow::encode_cancel(&mut cancel, 5);
     let framed =
         |fields: &[u8]| [&header(Kind::GET, fields.len() as u32, 1, 0).encode()[..], fields].concat();
-    let wrong: [(&str, Vec<u8>); 16] = [
+    // A CREDIT with data went round the window of its request: two bytes for a value of one byte turned for ever, eight MiB a frame were kept
+    // while a value waited for its turn.
+    let mut credit = request(1, &Request::Put(Put::new(b"k", Some(1))), 0);
+    credit.extend_from_slice(&header(Kind::CREDIT, 12, 1, 2).encode());
+    credit.extend_from_slice(&[5, 0, 8, 0, 1, 0, 0, 0, 0, 0, 0, 0, b'a', b'b']);
+    let mut cancelled = ping.clone();
+    cancelled.extend_from_slice(&header(Kind::CANCEL, 0, 1, 1).encode());
+    let wrong: [(&str, Vec<u8>); 18] = [
         ("a field that is cut off", framed(&[1, 0, 9, 0, b'k'])),
         ("a field twice", framed(&[1, 0, 1, 0, b'k', 1, 0, 1, 0, b'k'])),
         ("another version", version),
@@ -115,6 +122,8 @@ fn who_breaks_the_protocol_loses_the_connection() {
         ("more than the window in two", [put.clone(), data(1, 40_000)].concat()),
         ("credit without a number", [get, header(Kind::CREDIT, 0, 1, 0).encode().to_vec()].concat()),
         ("a second greeting", hello(1, 1)[8..].to_vec()),
+        ("credit with data", credit),
+        ("data of a request that is given up", cancelled),
     ];
     for (what, bytes) in wrong {
         assert_eq!(told_later(&path, &bytes), Some(Status::Protocol), "{what}");

@@ -12,6 +12,7 @@ use rustix::fs::{
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::PAGE_SIZE;
+use crate::region::renew;
 
 const WORD: usize = size_of::<u64>();
 
@@ -29,6 +30,7 @@ pub struct Mapping {
     base: NonNull<u8>,
     len: usize,
     file: OwnedFd,
+    others: Others,
 }
 
 // SAFETY: the mapping is not tied to a thread, and is reached through atomics alone.
@@ -47,22 +49,12 @@ impl Mapping {
             mmap(std::ptr::null_mut(), len, access, MapFlags::SHARED, &file, 0)?
         };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { base, len, file })
+        Ok(Self { base, len, file, others })
     }
 
     /// The file, as it was made.
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
-    }
-
-    /// Bytes that it has.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Never: there is at least a page.
-    pub fn is_empty(&self) -> bool {
-        false
     }
 
     /// All of it in words.
@@ -130,6 +122,11 @@ impl Drop for Mapping {
         // SAFETY: the mapping was made in `new` with this length, and nothing borrows from it any more.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
         debug_assert!(unmapped.is_ok());
+        if self.others == Others::Write {
+            // Whoever keeps a descriptor of it keeps no memory by that.
+            let punched = renew(self.file.as_fd(), 0, self.len);
+            debug_assert!(punched.is_ok());
+        }
     }
 }
 
@@ -172,6 +169,17 @@ mod tests {
             mapping.read(at, &mut part);
             prop_assert_eq!(part, from);
         }
+    }
+
+    /// A client that kept the descriptors of its sessions kept their memory, of which nobody knew any more.
+    #[test]
+    fn nobody_keeps_the_memory_of_what_others_could_write() {
+        let mapping = Mapping::new("elcache-test", 1 << 20, Others::Write).unwrap();
+        mapping.write(0, &[7; 1 << 20]);
+        let kept = rustix::io::fcntl_dupfd_cloexec(mapping.file(), 0).unwrap();
+        assert!(rustix::fs::fstat(&kept).unwrap().st_blocks > 0);
+        drop(mapping);
+        assert_eq!(rustix::fs::fstat(&kept).unwrap().st_blocks, 0);
     }
 
     #[test]

@@ -53,6 +53,7 @@ impl Engine {
         let mut tally = Tally::of_some();
         for numbers in by_page(span.chunks()).take(PAGES) {
             let here = search.look_for(numbers.clone(), 1, &mut tally).await.ok()?;
+            runs.slowest = tally.slowest.max(value.tier);
             for (number, here) in numbers.zip(here) {
                 let bytes = under(span, number);
                 if here && !runs.add(bytes.clone(), most) {
@@ -60,7 +61,6 @@ impl Engine {
                 }
                 runs.covered = bytes.end;
             }
-            runs.slowest = tally.slowest.max(value.tier);
             tokio::task::yield_now().await;
         }
         Some(runs)

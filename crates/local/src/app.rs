@@ -4,12 +4,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use elcache_core::MAX_VALUE_SIZE;
+use elcache_core::budget::Budget;
 use elcache_core::seats::{self, Seats};
 use elcache_engine::Engine;
 use elcache_metrics::{Metrics, Transport};
 use tokio::sync::watch;
 
 use crate::sharing::Sharing;
+
+/// Which part of the memory budget.
+const LEFTOVERS: u64 = 8;
 
 /// The limits, which may change while the server runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub struct Local {
     pub(crate) metrics: Arc<Metrics>,
     /// Names the program in `HELLO`.
     pub(crate) name: String,
+    /// What clients may leave here together, of what they began to say and of answers that they do not take.
+    pub(crate) leftovers: Arc<Budget>,
     config: watch::Sender<LocalConfig>,
     seats: Arc<Seats>,
     sharing: OnceLock<Arc<Sharing>>,
@@ -62,7 +68,8 @@ impl Local {
         name: String,
     ) -> Arc<Self> {
         let (config, _) = watch::channel(config);
-        Arc::new(Self { engine, metrics, name, config, seats, sharing: OnceLock::new() })
+        let leftovers = Budget::part_of(engine.budget(), engine.budget().max_bytes() / LEFTOVERS);
+        Arc::new(Self { engine, metrics, name, leftovers, config, seats, sharing: OnceLock::new() })
     }
 
     /// From now on these limits hold.

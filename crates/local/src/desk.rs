@@ -139,6 +139,11 @@ impl Desk {
             || self.output.own_len() >= QUEUE_OWN
     }
 
+    /// Whether there is room for another answer.
+    pub(crate) fn may_answer(&mut self) -> bool {
+        self.output.has_room(&self.local.leftovers)
+    }
+
     /// Time since the clock began.
     pub(crate) fn now(&self) -> Duration {
         self.local.engine.clock().elapsed()
@@ -156,6 +161,9 @@ impl Desk {
         match header.kind {
             kind if kind.is_request() => self.request(cx, header, fields, data),
             Kind::DATA => self.announced(header),
+            Kind::CREDIT | Kind::CANCEL if header.data_len > 0 => {
+                Err(End::broken("only DATA and requests carry data"))
+            }
             Kind::CREDIT => self.credit(header.id, fields),
             Kind::CANCEL => {
                 if self.was_begun(header.id)? {
@@ -248,7 +256,9 @@ impl Desk {
     fn credit(&mut self, id: u64, fields: &[u8]) -> Result<(), End> {
         self.was_begun(id)?;
         let more = flow::parse_credit(fields).map_err(End::refused)?;
-        if let Some(open) = self.find(id)
+        // Credit for nothing is no sign that the client goes on.
+        if more > 0
+            && let Some(open) = self.find(id)
             && let Work::Outlet(outlet) = &mut open.work
         {
             outlet.credit(more);
@@ -307,7 +317,7 @@ impl Desk {
                 outlet.let_go();
             }
         }
-        self.output.copy_out(self.local.engine.budget()).map_err(|_| End::Gone)
+        self.output.copy_out(&self.local.leftovers).map_err(|_| End::Gone)
     }
 
     /// When a request with this deadline has to be answered, if all of it is here.

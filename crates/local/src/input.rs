@@ -1,7 +1,10 @@
 //! Bytes that were read and are not used yet.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+
+use elcache_core::budget::{Budget, Taken};
 
 use crate::pipe::Pipe;
 use crate::pool;
@@ -13,6 +16,8 @@ pub(crate) struct Input {
     bytes: Vec<u8>,
     begin: usize,
     end: usize,
+    /// What the budget knows of what is beyond the length that every connection has room for.
+    taken: Option<Taken>,
 }
 
 impl Input {
@@ -50,6 +55,18 @@ impl Input {
         }
     }
 
+    /// Has the budget know of a long frame's beginning that is kept while the rest is waited for; false when it has no room for that.
+    pub(crate) fn hold(&mut self, budget: &Arc<Budget>) -> bool {
+        let len = self.bytes.len().saturating_sub(pool::READ_SIZE) as u64;
+        match &mut self.taken {
+            Some(taken) => taken.grow(len.saturating_sub(taken.bytes())),
+            none => {
+                *none = budget.take(len);
+                none.is_some()
+            }
+        }
+    }
+
     /// Reads what there is behind the data; 0 at the end.
     pub(crate) fn poll_fill(
         &mut self,
@@ -66,6 +83,7 @@ impl Input {
         let read = pipe.poll_read(cx, self.bytes.get_mut(self.end..).unwrap_or_default());
         if self.is_empty() && !matches!(read, Poll::Ready(Ok(1..))) {
             pool::give_to_read(std::mem::take(&mut self.bytes));
+            self.taken = None;
         }
         let count = ready!(read)?;
         self.end = self.end.saturating_add(count);
@@ -133,5 +151,24 @@ mod tests {
         }
         let (first, rest) = input.between(0, 1, 3 * pool::READ_SIZE).unwrap();
         assert_eq!((first, rest[0], rest.len()), (&[100][..], 101, 3 * pool::READ_SIZE - 1));
+    }
+    #[test]
+    fn the_budget_knows_of_long_frames_that_are_waited_for() {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let (mut input, mut pipe) = (Input::default(), Numbers { next: 0, step: 10 });
+        let budget = Budget::new(1 << 20);
+        let kept = |input: &mut Input| (input.hold(&budget), budget.taken_bytes() as usize);
+        assert_eq!(kept(&mut input), (true, 0));
+        assert!(input.poll_fill(&mut pipe, &mut cx).is_ready());
+        assert_eq!(kept(&mut input), (true, 0));
+        input.reserve(3 * pool::READ_SIZE);
+        assert_eq!([kept(&mut input), kept(&mut input)], [(true, 2 * pool::READ_SIZE); 2]);
+        input.consume(10);
+        pipe.step = 0;
+        assert!(input.poll_fill(&mut pipe, &mut cx).is_ready());
+        assert_eq!(kept(&mut input), (true, 0));
+        let mut input = Input::default();
+        input.reserve(2 * pool::READ_SIZE);
+        assert!(!input.hold(&Budget::new(100)));
     }
 }

@@ -36,8 +36,7 @@ pub(crate) fn session_len(capacity: u64) -> u64 {
 pub(crate) struct Session {
     mapping: Mapping,
     capacity: u64,
-    /// Of what sessions may take, and of all memory.
-    _room: [Taken; 2],
+    _room: Taken,
 }
 
 /// What a client has done without asking since it was last looked at.
@@ -57,7 +56,7 @@ pub(crate) struct Known {
 
 impl Session {
     /// With rings of so many bytes, a power of two.
-    pub(crate) fn new(capacity: u64, room: [Taken; 2]) -> io::Result<Self> {
+    pub(crate) fn new(capacity: u64, room: Taken) -> io::Result<Self> {
         let mapping = Mapping::new("elcache-session", session_len(capacity) as usize, Others::Write)?;
         let session = Self { mapping, capacity, _room: room };
         session.word(0).store(MAGIC.to_le(), Ordering::Relaxed);
@@ -162,7 +161,7 @@ mod tests {
 
     fn session() -> Session {
         let budget = Budget::new(1 << 20);
-        let room = [1, 2].map(|_| budget.take(session_len(RING_MIN)).unwrap());
+        let room = budget.take(session_len(RING_MIN)).unwrap();
         Session::new(RING_MIN, room).unwrap()
     }
 

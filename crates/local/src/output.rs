@@ -18,6 +18,9 @@ const MAX_SLICES: usize = 64;
 const COPY_LIMIT: usize = 16 << 10;
 /// So many of our own bytes are part of what every connection takes of the budget.
 const OWN_FREE: usize = 16 << 10;
+/// The most of our own bytes that wait to be written before there are more, and how many more the budget is asked for at a time.
+const MAX_OWN: usize = 1 << 20;
+const OWN_STEP: u64 = 64 << 10;
 /// Written bytes that the buffer may begin with before they are cut off.
 const MAX_WRITTEN: usize = 64 << 10;
 
@@ -69,6 +72,23 @@ impl Output {
     fn unknown(&self) -> u64 {
         let known = self.taken.as_ref().map_or(0, Taken::bytes);
         (self.own_len().saturating_sub(OWN_FREE) as u64).saturating_sub(known)
+    }
+
+    /// Whether there may be more of our own bytes, of which the budget knows from the first ones on that a client leaves here.
+    pub(crate) fn has_room(&mut self, budget: &Arc<Budget>) -> bool {
+        let unknown = self.unknown();
+        unknown == 0 || (self.own_len() <= MAX_OWN && self.know(budget, unknown.max(OWN_STEP)))
+    }
+
+    /// Has the budget know of so many bytes more; false when it has no room for them.
+    fn know(&mut self, budget: &Arc<Budget>, bytes: u64) -> bool {
+        match &mut self.taken {
+            Some(taken) => taken.grow(bytes),
+            none => {
+                *none = budget.take(bytes);
+                none.is_some()
+            }
+        }
     }
 
     /// Appends what `write` appends to a buffer.
@@ -173,14 +193,7 @@ impl Output {
     /// Copies what is not our own, so that a client that does not take it holds nothing of the cache, and has the budget know of all.
     pub(crate) fn copy_out(&mut self, budget: &Arc<Budget>) -> Result<(), NoRoom> {
         let unknown = self.unknown();
-        let is_known = match &mut self.taken {
-            Some(taken) => taken.grow(unknown),
-            none => {
-                *none = budget.take(unknown);
-                none.is_some()
-            }
-        };
-        if !is_known {
+        if !self.know(budget, unknown) {
             return Err(NoRoom);
         }
         for part in &mut self.parts {
@@ -303,6 +316,26 @@ mod tests {
         let mut pipe = Narrow(Vec::new(), Vec::new());
         assert!(matches!(output.poll_write(&mut pipe, &mut cx), Poll::Ready(Ok(()))));
         assert_eq!((output.len(), budget.taken_bytes()), (0, 0));
+    }
+
+    /// Clients that sent requests and took no answers had a second to fill the node's memory with these.
+    #[test]
+    fn there_are_more_answers_only_when_the_budget_knows_of_those_that_wait() {
+        let (mut output, budget) = (Output::default(), Budget::new(1 << 20));
+        let mut written = 0;
+        while output.has_room(&budget) {
+            output.write(|out| out.resize(out.len() + 100, 0));
+            written += 100;
+            assert!(written <= OWN_FREE + 100 + budget.taken_bytes() as usize);
+        }
+        assert!(written > 700 << 10, "{written}");
+        let mut pipe = Narrow(vec![written - OWN_FREE], Vec::new());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(matches!(output.poll_write(&mut pipe, &mut cx), Poll::Ready(Ok(()))));
+        assert!(output.has_room(&budget));
+        let (mut alone, ample) = (Output::default(), Budget::new(1 << 30));
+        alone.write(|out| out.resize(MAX_OWN + 1, 0));
+        assert!(!alone.has_room(&ample));
     }
 
     #[test]

@@ -137,19 +137,18 @@ impl Rings {
         !self.has_spun
     }
 
-    /// Waits until the client says something, and takes all that it has said; false when it has ended.
+    /// Waits until the client says something, and takes some of what it has said; false when it has ended. One that never stops saying
+    /// something is cut short by the runtime, which counts how often a task has found a socket ready.
     fn poll_heard(&self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         ready!(self.socket.poll_read_ready(cx))?;
         let mut bytes = [0; 256];
-        loop {
-            match self.socket.try_read(&mut bytes) {
-                Ok(0) => return Poll::Ready(Ok(false)),
-                Ok(count) if bytes.iter().take(count).all(|byte| *byte == 0) => {}
-                Ok(_) => return Poll::Ready(Err(broken())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Ready(Ok(true)),
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        Poll::Ready(match self.socket.try_read(&mut bytes) {
+            Ok(0) => Ok(false),
+            Ok(count) if bytes.iter().take(count).all(|byte| *byte == 0) => Ok(true),
+            Ok(_) => Err(broken()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(error),
+        })
     }
 }
 
@@ -174,5 +173,39 @@ impl Pipe for Rings {
             }
             Ok(total)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use elcache_core::budget::Budget;
+    use elcache_core::clock::SystemClock;
+
+    use super::*;
+    use crate::memory::{RING_MIN, session_len};
+
+    /// Such a flood once kept a thread of the node for as long as it lasted.
+    #[tokio::test]
+    async fn a_client_that_floods_the_socket_holds_up_nobody() {
+        const FLOOD: usize = 100 << 10;
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let socket = Arc::new(UnixStream::from_std(ours).unwrap());
+        let budget = Budget::new(1 << 20);
+        let room = budget.take(session_len(RING_MIN)).unwrap();
+        let session = Arc::new(Session::new(RING_MIN, room).unwrap());
+        let mut rings = Rings::new(session, socket, Spinning::new(1), Arc::new(SystemClock));
+        assert_eq!(theirs.write(&[0; FLOOD]).unwrap(), FLOOD);
+        let mut turns = 0;
+        while tokio::time::timeout(Duration::ZERO, rings.socket.readable()).await.is_ok() {
+            let read = std::future::poll_fn(|cx| Poll::Ready(rings.poll_read(cx, &mut [0; 8]))).await;
+            assert!(read.is_pending());
+            turns += 1;
+            tokio::task::yield_now().await;
+        }
+        assert!(turns > 2, "{turns}");
     }
 }

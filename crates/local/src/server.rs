@@ -21,7 +21,7 @@ use crate::sharing::Share;
 use crate::socket::Bound;
 
 /// What a connection takes of the memory budget while it is open: its task, its socket, its buffers.
-const CONNECTION_BYTES: u64 = 24 << 10;
+const CONNECTION_BYTES: u64 = 40 << 10;
 /// How long to wait when the process has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use elcache_core::activity::Activity;
+use elcache_protocol::hello::SHARED_MEMORY;
 use elcache_protocol::{ClientHello, Header, Kind, PREFACE, Refusal, Reply, ServerHello, Status};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, timeout};
@@ -25,12 +26,11 @@ use crate::put::SMALL;
 use crate::sharing::Share;
 use crate::status::Refused;
 
-/// The most of our own bytes that wait to be written: a client that lets more than that come up is not read from.
-const MAX_OWN: usize = 1 << 20;
 /// From so many bytes on, data are read to where they belong instead of into the input, from where they are copied.
 const DIRECT: u64 = 8 << 10;
-/// In `HELLO`: memory can be shared.
-const FEATURE_SHARED: u64 = 1;
+/// Times that a session reads and writes before others have their turn, whether or not its client has more: over rings nothing else
+/// would ever make it wait.
+const ROUNDS: usize = 16;
 /// How long a client that is told why its connection is closed may take to read that.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -133,8 +133,8 @@ impl<'a, P: Pipe> Session<'a, P> {
     }
 
     fn go_on(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        loop {
-            self.take_frames(cx)?;
+        for _ in 0..ROUNDS {
+            let is_hungry = self.take_frames(cx)?;
             if let Some((id, ring)) = self.desk.asked.take() {
                 let end = End::Asked { id, ring };
                 return Err(if self.input.is_empty() {
@@ -145,13 +145,16 @@ impl<'a, P: Pipe> Session<'a, P> {
             }
             self.desk.pump(cx);
             let mut moved = self.write(cx)?;
-            moved |= self.read(cx)?;
+            moved |= is_hungry && self.read(cx)?;
             // Last, so that it is this poll that they wake which may have begun them.
             moved |= self.desk.poll_steps(cx);
             if !moved && self.rest(cx)?.is_continue() {
                 return Ok(());
             }
         }
+        // A client that never rests has its time-outs all the same.
+        cx.waker().wake_by_ref();
+        self.rest(cx).map(|_| ())
     }
 
     /// Writes what there is to be written; true when some of it went.
@@ -174,9 +177,6 @@ impl<'a, P: Pipe> Session<'a, P> {
 
     /// Reads what there is; true when there was some.
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.desk.output.own_len() > MAX_OWN {
-            return Ok(false);
-        }
         let count = match self.poll_read(cx) {
             Poll::Pending => return Ok(false),
             Poll::Ready(Ok(0) | Err(_)) => return Err(End::Gone),
@@ -209,15 +209,20 @@ impl<'a, P: Pipe> Session<'a, P> {
         self.input.poll_fill(&mut self.pipe, cx)
     }
 
-    /// Obeys the frames that have been read.
-    fn take_frames(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    /// Obeys the frames that have been read; false when the client has to take answers before there can be more.
+    fn take_frames(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if !self.greeted && !self.take_greeting()? {
-            return Ok(());
+            return Ok(true);
         }
         loop {
             self.take_data(cx);
-            if self.incoming.is_some() || !self.take_frame(cx)? {
-                return Ok(());
+            if !self.desk.may_answer() {
+                return Ok(false);
+            }
+            // Behind SHARE nothing is obeyed here.
+            let is_over = self.incoming.is_some() || self.desk.asked.is_some();
+            if is_over || !self.take_frame(cx)? {
+                return Ok(true);
             }
         }
     }
@@ -289,16 +294,18 @@ impl<'a, P: Pipe> Session<'a, P> {
         let hello = ClientHello::parse(fields).map_err(End::refused)?;
         let version = hello.version().map_err(End::refused)?;
         tracing::debug!(client = hello.name.unwrap_or("unnamed"), "a local client is connected");
-        self.greet(version);
+        let wanted = hello.features;
+        self.greet(version, wanted);
         self.input.consume(len);
         (self.greeted, self.rest_due) = (true, None);
         Ok(true)
     }
 
-    fn greet(&mut self, version: u64) {
+    fn greet(&mut self, version: u64, wanted: u64) {
+        let features = if self.desk.local.sharing().is_some() { SHARED_MEMORY } else { 0 };
         let hello = ServerHello {
             version,
-            features: if self.desk.local.sharing().is_some() { FEATURE_SHARED } else { 0 },
+            features: features & wanted,
             name: Some(&self.desk.local.name),
             requests: self.desk.most_requests() as u64,
             window: WINDOW,
@@ -318,8 +325,8 @@ impl<'a, P: Pipe> Session<'a, P> {
             }
         }
         self.desk.closing = self.activity.is_closing();
-        if self.rest_due.is_none() && has_begun {
-            self.rest_due = self.desk.now().checked_add(self.desk.config.body_stall_timeout);
+        if has_begun {
+            self.wait_for_the_rest()?;
         }
         let Some(due) = self.due() else { return Ok(ControlFlow::Continue(())) };
         let now = self.desk.now();
@@ -328,6 +335,21 @@ impl<'a, P: Pipe> Session<'a, P> {
         }
         let rung = self.timer.poll(cx, due, now);
         Ok(if rung.is_ready() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// What a client has begun and does not go on with has its time, and is known to the budget.
+    fn wait_for_the_rest(&mut self) -> Result<(), End> {
+        if !self.input.hold(&self.desk.local.leftovers) {
+            let why = "the node has no memory for the beginning of a frame".into();
+            return Err(End::Broken(Refusal { status: Status::Busy, why }));
+        }
+        if !self.desk.may_answer() {
+            // It is not read from.
+            self.rest_due = None;
+        } else if self.rest_due.is_none() {
+            self.rest_due = self.desk.now().checked_add(self.desk.config.body_stall_timeout);
+        }
+        Ok(())
     }
 
     /// When something has to be given up.
@@ -393,3 +415,6 @@ impl Timer {
         Poll::Ready(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,15 +51,9 @@ pub(crate) struct Share {
 }
 
 impl Sharing {
-    /// Shares this memory for as long as `life` lasts. Sessions take at most `room_bytes` together; `processors` is how many the machine
-    /// has.
-    pub fn new(memory: Arc<dyn SharedMemory>, life: Life, room_bytes: u64, processors: usize) -> Arc<Self> {
-        Arc::new(Self {
-            memory,
-            room: Budget::new(room_bytes),
-            spinning: Spinning::new(processors),
-            life: Mutex::new(Some(life)),
-        })
+    /// Shares this memory for as long as `life` lasts. Sessions take of `room`; `processors` is how many the machine has.
+    pub fn new(memory: Arc<dyn SharedMemory>, life: Life, room: Arc<Budget>, processors: usize) -> Arc<Self> {
+        Arc::new(Self { memory, room, spinning: Spinning::new(processors), life: Mutex::new(Some(life)) })
     }
 
     /// From now on nobody answers anything from what he kept.
@@ -75,7 +69,7 @@ impl Sharing {
         id: u64,
         wish: u64,
     ) -> Result<(Rings, Share), (UnixStream, Refused)> {
-        let made = self.session(engine.budget(), wish).and_then(|session| {
+        let made = self.session(wish).and_then(|session| {
             let watch = self.memory.watch_file().map_err(|error| unavailable(&error))?;
             Ok((session, watch))
         });
@@ -96,13 +90,12 @@ impl Sharing {
     }
 
     /// Memory for a client: what it wishes, or less where that is not to be had.
-    fn session(&self, budget: &Arc<Budget>, wish: u64) -> Result<Session, Refused> {
+    fn session(&self, wish: u64) -> Result<Session, Refused> {
         let wish = if wish == 0 { RING } else { wish.clamp(RING_MIN, RING_MAX) };
         let mut capacity = wish.checked_next_power_of_two().unwrap_or(RING_MAX);
         while capacity >= RING_MIN {
-            let len = session_len(capacity);
-            if let (Some(room), Some(taken)) = (self.room.take(len), budget.take(len)) {
-                return Session::new(capacity, [room, taken]).map_err(|error| unavailable(&error));
+            if let Some(room) = self.room.take(session_len(capacity)) {
+                return Session::new(capacity, room).map_err(|error| unavailable(&error));
             }
             capacity /= 2;
         }

@@ -131,41 +131,17 @@ impl Header {
 
     /// Reads one.
     pub fn decode(bytes: &[u8; Self::LEN]) -> Result<Self, HeaderError> {
-        let [
-            version,
-            kind,
-            f0,
-            f1,
-            l0,
-            l1,
-            l2,
-            l3,
-            i0,
-            i1,
-            i2,
-            i3,
-            i4,
-            i5,
-            i6,
-            i7,
-            d0,
-            d1,
-            d2,
-            d3,
-            d4,
-            d5,
-            d6,
-            d7,
-        ] = *bytes;
+        let mut rest = &bytes[..];
+        let [version, kind] = next(&mut rest);
         if version != VERSION {
             return Err(HeaderError::Version(version));
         }
         let header = Self {
             kind: Kind(kind),
-            flags: u16::from_le_bytes([f0, f1]),
-            fields_len: u32::from_le_bytes([l0, l1, l2, l3]),
-            id: u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
-            data_len: u64::from_le_bytes([d0, d1, d2, d3, d4, d5, d6, d7]),
+            flags: u16::from_le_bytes(next(&mut rest)),
+            fields_len: u32::from_le_bytes(next(&mut rest)),
+            id: u64::from_le_bytes(next(&mut rest)),
+            data_len: u64::from_le_bytes(next(&mut rest)),
         };
         if header.fields_len > MAX_FIELDS {
             Err(HeaderError::Fields(header.fields_len))
@@ -178,40 +154,32 @@ impl Header {
 
     /// Writes it.
     pub fn encode(&self) -> [u8; Self::LEN] {
-        let [f0, f1] = self.flags.to_le_bytes();
-        let [l0, l1, l2, l3] = self.fields_len.to_le_bytes();
-        let [i0, i1, i2, i3, i4, i5, i6, i7] = self.id.to_le_bytes();
-        let [d0, d1, d2, d3, d4, d5, d6, d7] = self.data_len.to_le_bytes();
-        [
-            VERSION,
-            self.kind.0,
-            f0,
-            f1,
-            l0,
-            l1,
-            l2,
-            l3,
-            i0,
-            i1,
-            i2,
-            i3,
-            i4,
-            i5,
-            i6,
-            i7,
-            d0,
-            d1,
-            d2,
-            d3,
-            d4,
-            d5,
-            d6,
-            d7,
-        ]
+        let mut bytes = [0; Self::LEN];
+        let mut rest = &mut bytes[..];
+        put(&mut rest, [VERSION, self.kind.0]);
+        put(&mut rest, self.flags.to_le_bytes());
+        put(&mut rest, self.fields_len.to_le_bytes());
+        put(&mut rest, self.id.to_le_bytes());
+        put(&mut rest, self.data_len.to_le_bytes());
+        bytes
     }
 
     /// Whether it is the last frame of what it belongs to.
     pub fn is_end(&self) -> bool {
         self.flags & END != 0
+    }
+}
+
+/// The next bytes of a header, which has so many.
+fn next<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+    let Some((bytes, tail)) = rest.split_first_chunk() else { return [0; N] };
+    *rest = tail;
+    *bytes
+}
+
+fn put<const N: usize>(rest: &mut &mut [u8], bytes: [u8; N]) {
+    if let Some((place, tail)) = std::mem::take(rest).split_first_chunk_mut() {
+        *place = bytes;
+        *rest = tail;
     }
 }

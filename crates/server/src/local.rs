@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use elcache_core::budget::Budget;
 use elcache_local::socket::BindError;
 use elcache_local::{Bound, Local, Sharing};
 use elcache_memory::MemoryTier;
@@ -62,10 +63,15 @@ fn own_socket(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     Some(directory.join("elcache/elcache.sock"))
 }
 
+/// What the memory of sessions may take: where the budget is small, not so much that few clients leave nothing to all others.
+pub(crate) fn session_room(budget: &Arc<Budget>, shm_size: u64) -> Arc<Budget> {
+    Budget::part_of(budget, shm_size.min(budget.max_bytes() / 4))
+}
+
 /// Shares the memory tier with clients of the socket; where that cannot be they go on over the socket.
-pub(crate) fn share(local: &Local, memory: &Arc<MemoryTier>, room_bytes: u64) {
+pub(crate) fn share(local: &Local, memory: &Arc<MemoryTier>, room: Arc<Budget>) {
     match memory.begin_life() {
-        Ok(life) => local.share(Sharing::new(Arc::clone(memory) as _, life, room_bytes, processors())),
+        Ok(life) => local.share(Sharing::new(Arc::clone(memory) as _, life, room, processors())),
         Err(error) => tracing::warn!(%error, "no memory can be shared with local clients"),
     }
 }
@@ -102,6 +108,12 @@ mod tests {
         assert_eq!(of(Some("/run/user/7")), Some(PathBuf::from("/run/user/7/elcache/elcache.sock")));
         assert_eq!(of(Some("run")), None);
         assert_eq!(of(None), None);
+    }
+
+    #[test]
+    fn sessions_take_no_more_than_a_quarter() {
+        let room = |bytes, shm_size| session_room(&Budget::new(bytes), shm_size).max_bytes();
+        assert_eq!([room(64 << 20, 256 << 20), room(4 << 30, 256 << 20)], [16 << 20, 256 << 20]);
     }
 
     #[test]

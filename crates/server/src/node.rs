@@ -123,10 +123,10 @@ impl Node {
         let uploads = engine.keep_uploads();
         let program = format!("elcached/{}", env!("CARGO_PKG_VERSION"));
         let app = App::new(Arc::clone(&engine), Arc::clone(&metrics), http);
+        let sessions = local::session_room(engine.budget(), config.network.shm_size.bytes());
         let local = Local::new(engine, metrics, local_config(config), Arc::clone(app.seats()), program);
-        let shm_bytes = config.network.shm_size.bytes();
-        if socket.is_some() && shm_bytes > 0 {
-            local::share(&local, &memory, shm_bytes);
+        if socket.is_some() && config.network.shm_size.bytes() > 0 {
+            local::share(&local, &memory, sessions);
         }
         Ok(Self { name, app, local, memory, disk, uploads, listener, socket })
     }

@@ -11,9 +11,8 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "held.h"
 
-enum { START_LIMIT_MS = 30000, STOP_LIMIT_MS = 40000, LEAVE_LIMIT_MS = 10000 };
+enum { START_LIMIT_MS = 30000, STOP_LIMIT_MS = 40000 };
 
 static void exec_node(const struct node *node, const char *log) {
     char disk[96];
@@ -68,48 +67,6 @@ static void show(const char *log) {
     }
 }
 
-static int held(const struct node *node) {
-    return held_descriptors(node->pid, "socket:") + held_descriptors(node->pid, "/memfd:elcache-session") +
-           held_mappings(node->pid, "/memfd:elcache-session");
-}
-
-/* What the node holds, once the connection is gone that tried whether it listens. */
-static void note_start(struct node *node) {
-    for (int waited_ms = 0; waited_ms < 100; waited_ms += 10) {
-        int now = held(node);
-        node->at_start = waited_ms == 0 || now < node->at_start ? now : node->at_start;
-        poll(NULL, 0, 10);
-    }
-}
-
-int node_holds_nothing(const struct node *node) {
-    int now = 0;
-    for (int waited_ms = 0; waited_ms < LEAVE_LIMIT_MS; waited_ms += 10) {
-        now = held(node);
-        if (now <= node->at_start) {
-            return 1;
-        }
-        poll(NULL, 0, 10);
-    }
-    fprintf(stderr, "the node holds %d sockets and sessions, %d when it had started\n", now, node->at_start);
-    return 0;
-}
-
-int node_peak_mib(const struct node *node) {
-    char path[64];
-    char line[256];
-    long kib = 0;
-    snprintf(path, sizeof path, "/proc/%d/status", (int)node->pid);
-    FILE *file = fopen(path, "r");
-    CHECK(file != NULL);
-    while (kib == 0 && fgets(line, sizeof line, file) != NULL) {
-        kib = strncmp(line, "VmHWM:", 6) == 0 ? strtol(line + 6, NULL, 10) : 0;
-    }
-    fclose(file);
-    CHECK(kib > 0);
-    return (int)(kib / 1024);
-}
-
 void node_restart(struct node *node) {
     char log[96];
     snprintf(log, sizeof log, "%s/log", node->folder);
@@ -123,7 +80,6 @@ void node_restart(struct node *node) {
     for (int waited_ms = 0; waited_ms < START_LIMIT_MS; waited_ms += 5) {
         node->http_port = port_in(log);
         if (node->http_port != 0 && takes_connections(node->socket)) {
-            note_start(node);
             return;
         }
         CHECK(waitpid(node->pid, NULL, WNOHANG) == 0 || (show(log), 0));

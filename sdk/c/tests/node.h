@@ -15,7 +15,6 @@ struct node {
     char socket[96];
     int http_port;
     pid_t pid; /* 0: it does not run */
-    int at_start; /* what of clients it holds without any */
 };
 
 /* Makes a folder and starts a node in it. `transport`: unix or shm. */
@@ -34,12 +33,6 @@ void node_remove(struct node *node);
 elcache_error_t node_connect(const struct node *node, elcache_client_t *client);
 /* A client that is connected to it. */
 elcache_client_t *node_client(const struct node *node);
-
-/* Whether the node, some seconds later at most, holds nothing of clients that it did not hold when it had started:
- * sockets and sessions of shared memory. */
-int node_holds_nothing(const struct node *node);
-/* The most memory that it had, in MiB. */
-int node_peak_mib(const struct node *node);
 
 /* Runs curl with these arguments, in which $B stands for the node's URL; keeps what it prints. Fails the test if
  * curl fails. */

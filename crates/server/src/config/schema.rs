@@ -60,7 +60,6 @@ macro_rules! key {
 }
 
 const CLUSTER: Availability = With("cluster mode");
-const SHARED: Availability = With("shared memory");
 const SECURITY: Availability = With("TLS and access control");
 
 /// In the order of the documentation. What is not available yet says `Restart` until its feature knows better.
@@ -87,7 +86,7 @@ pub(super) static KEYS: &[Key] = &[
     key!(network.admin_address, SECURITY, Restart),
     key!(network.cluster_port, CLUSTER, Restart),
     key!(network.unix_socket_path, Now, Restart),
-    key!(network.shm_size, SHARED, Restart),
+    key!(network.shm_size, Now, Restart),
     key!(network.max_connections, Now, Live),
     key!(cluster.cluster_name, CLUSTER, Restart),
     key!(cluster.seed_nodes, CLUSTER, Restart),

@@ -126,11 +126,12 @@ fn comments_trailing_commas_and_emptiness_are_fine() {
 fn what_is_not_available_yet_is_said_once_for_each_key() {
     let loaded = Given::file(r#"{"cluster": {"zone": "b"}}"#)
         .with_variable("ELCACHE__CLUSTER__CLUSTER_NAME", "other")
-        .with_variable("ELCACHE__NETWORK__SHM_SIZE", "1M")
+        .with_variable("ELCACHE__NETWORK__CLUSTER_PORT", "7891")
         .with_flags(&["-d", "/d", "-D", "5", "-u", "/s", "-s", "a:1"])
         .loaded();
     let places: Vec<_> = loaded.notices.iter().filter_map(|notice| notice.split(": ").next()).collect();
-    let expected = ["ELCACHE__NETWORK__SHM_SIZE", "ELCACHE__CLUSTER__CLUSTER_NAME", "--seed", "e.json:1:22"];
+    let expected =
+        ["ELCACHE__NETWORK__CLUSTER_PORT", "ELCACHE__CLUSTER__CLUSTER_NAME", "--seed", "e.json:1:22"];
     assert_eq!(places, expected);
     assert!(loaded.notices.iter().all(|notice| notice.contains("not available yet")), "{:?}", loaded.notices);
 }
