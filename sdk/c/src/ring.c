@@ -24,6 +24,7 @@ enum {
 
 /* Where things lie in a session. */
 enum {
+    AT_MAGIC = 0,
     AT_CAPACITY = 8,
     AT_REQUESTS_WRITTEN = 64,
     AT_REQUESTS_READ = 128,
@@ -113,6 +114,22 @@ static uint64_t writable(const struct ring_transport *self) {
     return unread > self->capacity ? UINT64_MAX : self->capacity - unread;
 }
 
+/* Whether the session is there still. A node that ends it takes its memory back: then all of it is zeros, and so may be
+ * what was copied before this was asked. */
+static int is_there(const struct ring_transport *self) {
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(flag_at(self, AT_MAGIC), memory_order_relaxed) == SESSION_MAGIC;
+}
+
+/* What `read` and `write` say of counts that cannot be. */
+static ssize_t impossible(const struct ring_transport *self) {
+    if (!is_there(self)) {
+        return TRANSPORT_CLOSED;
+    }
+    errno = EPROTO;
+    return TRANSPORT_FAILED;
+}
+
 static size_t length_of(const struct iovec *parts, int count) {
     size_t len = 0;
     for (int i = 0; i < count; i++) {
@@ -126,8 +143,7 @@ static ssize_t take(struct ring_transport *self, const struct iovec *parts, int 
     uint64_t left = readable(self);
     size_t taken = 0;
     if (left > self->capacity) {
-        errno = EPROTO;
-        return TRANSPORT_FAILED;
+        return impossible(self);
     }
     for (int i = 0; i < count && left > 0; i++) {
         size_t len = parts[i].iov_len < left ? parts[i].iov_len : (size_t)left;
@@ -135,6 +151,9 @@ static ssize_t take(struct ring_transport *self, const struct iovec *parts, int 
         self->read += len;
         left -= len;
         taken += len;
+    }
+    if (taken > 0 && !is_there(self)) {
+        return TRANSPORT_CLOSED;
     }
     if (taken > 0) {
         atomic_store_explicit(count_at(self, AT_ANSWERS_READ), self->read, memory_order_release);
@@ -338,8 +357,7 @@ static ssize_t ring_write(struct transport *transport, const struct iovec *parts
     uint64_t room = writable(self);
     size_t given = 0;
     if (room == UINT64_MAX) {
-        errno = EPROTO;
-        return TRANSPORT_FAILED;
+        return impossible(self);
     }
     for (int i = 0; i < count && room > 0; i++) {
         size_t len = parts[i].iov_len < room ? parts[i].iov_len : (size_t)room;

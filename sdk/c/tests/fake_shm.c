@@ -54,6 +54,11 @@ void shm_end(struct fake_shm *shm) {
     give_back(&shm->region);
 }
 
+void shm_take_back(const struct fake_shm *shm) {
+    int how = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    CHECK(fallocate(shm->session.fd, how, 0, (off_t)shm->session.len) == 0);
+}
+
 _Atomic uint64_t *shm_count(const struct fake_shm *shm, size_t at) {
     return (_Atomic uint64_t *)(void *)(shm->session.bytes + at);
 }

@@ -52,6 +52,8 @@ void shm_grant(const struct fake_shm *shm, uint64_t id);
 /* All of the above; 0: the client has gone, and there is nothing to end. */
 int shm_begin(struct fake_shm *shm, struct fake *fake, int fd, int fill);
 void shm_end(struct fake_shm *shm);
+/* Gives the session's memory back to the system, from under whoever has mapped it. */
+void shm_take_back(const struct fake_shm *shm);
 
 _Atomic uint64_t *shm_count(const struct fake_shm *shm, size_t at);
 _Atomic uint64_t *shm_word(const struct fake_shm *shm, uint32_t watch);

@@ -367,6 +367,62 @@ static void counts_that_cannot_be_are_against_the_protocol(void) {
     }
 }
 
+/* Takes the session's memory back, as a node that ends it does, after a call has come, or when a client waits for the
+ * data of an answer, which it then announces all the same: they are zeros. */
+static void serve_until_it_ends(struct fake *fake, int fd) {
+    struct fake_shm shm;
+    struct fake_frame frame = {0};
+    if (!shm_begin(&shm, fake, fd, 'o')) {
+        return;
+    }
+    if (shm_read(&shm, &frame)) {
+        uint8_t head[FAKE_HEAD_LEN];
+        uint64_t id = frame.header.id;
+        shm_reply(&shm, id, fake->variant == 0 ? FRAME_END : 0, STATUS_OK, fake->variant == 0 ? 0 : LEN, NULL, 0);
+        if (fake->variant == 1) {
+            shm_write(&shm, head, fake_encode(head, FRAME_DATA, FRAME_END, id, NULL, 0, LEN));
+        }
+        for (int i = 0; i < 1000 && atomic_load(shm_count(&shm, SHM_AT_ANSWERS_READ)) < shm.written; i++) {
+            fake_sleep_ms(5);
+        }
+        shm_take_back(&shm);
+        if (fake->variant == 1) {
+            atomic_store(shm_count(&shm, SHM_AT_ANSWERS_WRITTEN), shm.written + LEN);
+        }
+        shm_wake(&shm);
+        atomic_store(&fake->seen, 1);
+    }
+    fake_linger(fd);
+    free(frame.bytes);
+    shm_end(&shm);
+}
+
+/* What was copied while the node took its memory back was given out as a value of zeros, and counts that were zeros
+ * were taken for a node that lies. */
+static void a_session_that_ends_is_a_connection_that_ends(void) {
+    for (int variant = 0; variant < 2; variant++) {
+        struct fake fake;
+        fake_start(&fake, serve_until_it_ends, 65536, variant);
+        elcache_client_t *client = client_of(&fake);
+        if (variant == 0) {
+            CHECK_OK(client, elcache_client_delete(client, "key", 3));
+            for (int i = 0; i < 1000 && !atomic_load(&fake.seen); i++) {
+                fake_sleep_ms(5);
+            }
+            CHECK_OUTCOME(client, elcache_client_delete(client, "key", 3), ELCACHE_ERR_CONNECTION);
+        } else {
+            static uint8_t buffer[LEN];
+            size_t len = 77;
+            elcache_error_t error = elcache_client_get(client, "key", 3, buffer, LEN, &len, NULL);
+            CHECK_OUTCOME(client, error, ELCACHE_ERR_CONNECTION);
+            CHECK(len == 0);
+        }
+        CHECK(strstr(elcache_client_last_error(client), "the node has closed the connection") != NULL);
+        elcache_client_destroy(client);
+        fake_stop(&fake);
+    }
+}
+
 /* Answers what is not read in place with places. */
 static void serve_places_for_runs(struct fake *fake, int fd) {
     struct fake_shm shm;
@@ -438,6 +494,7 @@ int main(void) {
     RUN(memory_that_could_shrink_is_not_used);
     RUN(a_session_of_another_kind_is_against_the_protocol);
     RUN(counts_that_cannot_be_are_against_the_protocol);
+    RUN(a_session_that_ends_is_a_connection_that_ends);
     RUN(places_answer_nothing_but_a_read);
     RUN(who_waits_no_longer_says_so);
     RUN(a_liar_over_shared_memory_harms_nobody);
