@@ -36,7 +36,7 @@ static elcache_error_t get(elcache_client_t *client, const char *key) {
         return error;
     }
     size_t len = 1;
-    while (error == ELCACHE_OK && len > 0) {
+    while (error == ELCACHE_OK && len > 0 && !ferror(stdout)) {
         error = elcache_read_stream_read(stream, buffer, sizeof buffer, &len);
         fwrite(buffer, 1, len, stdout);
     }
@@ -58,5 +58,10 @@ int main(int argc, char **argv) {
         fprintf(stderr, "copy: %s\n", elcache_client_last_error(client));
     }
     elcache_client_destroy(client);
+    /* The last bytes may not be written yet, and the disk be full. */
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "copy: the value could not be written to standard output\n");
+        return 1;
+    }
     return error == ELCACHE_OK ? 0 : 1;
 }

@@ -47,7 +47,6 @@ static elcache_error_t follow(struct call *call, struct exchange *exchange) {
         elcache_error_t error = request->state == REQUEST_ANSWERED ? exchange->step(call, exchange) : ELCACHE_OK;
         if (error != ELCACHE_OK) {
             connection_cancel(&call->client->connection, request);
-            connection_flush(&call->client->connection);
             request_end(request, error, "", 0);
         }
     }
@@ -63,7 +62,7 @@ static elcache_error_t attempt(struct call *call, const struct command *command,
     struct request *request = exchange->request;
     const uint8_t *data = exchange->data;
     size_t taken = 0;
-    request_reset(request, command->kind, exchange->sink, exchange->window);
+    request_reset(request, command, exchange->sink, exchange->window);
     int is_in_time = connection_begin(connection, request, command, data, exchange->len, exchange->ends, &taken,
                                       call->deadline_ns);
     if (is_in_time && taken < exchange->len) {
@@ -76,6 +75,9 @@ static elcache_error_t attempt(struct call *call, const struct command *command,
         end_with(request, error, "no answer in time");
     } else if (!is_in_time) {
         end_with(request, error, "the node took no more in time");
+    } else {
+        /* Of what was turned down the node hears now: there may be no next call for long. */
+        connection_flush(connection);
     }
     return error;
 }
@@ -95,7 +97,7 @@ elcache_error_t call_run(struct call *call, const struct command *command, struc
     for (int is_second = 0;; is_second = 1) {
         elcache_error_t error = client_connect(call->client, call->deadline_ns);
         if (error != ELCACHE_OK) {
-            request_reset(exchange->request, command->kind, NULL, 0);
+            request_reset(exchange->request, command, NULL, 0);
             end_with(exchange->request, error, connection->reason);
             return error;
         }
@@ -122,5 +124,5 @@ void call_count_read(struct call *call, elcache_error_t error, uint64_t bytes) {
     counts->hits += error == ELCACHE_OK;
     counts->misses += error == ELCACHE_ERR_NOT_FOUND;
     counts->partial_hits += error == ELCACHE_ERR_PARTIAL;
-    counts->bytes_read += bytes;
+    counts->bytes_read += error == ELCACHE_OK || error == ELCACHE_ERR_PARTIAL ? bytes : 0;
 }

@@ -43,7 +43,7 @@ void call_abandon(struct call *call, struct request *request);
 /* Keeps how long it took, and the text if it failed. Gives `error` back. */
 elcache_error_t call_end(struct call *call, elcache_error_t error, const char *detail);
 
-/* Counts a read by how it ended. */
+/* Counts a read by how it ended, and the bytes that its caller got. */
 void call_count_read(struct call *call, elcache_error_t error, uint64_t bytes);
 
 #endif

@@ -129,11 +129,8 @@ static elcache_error_t connect_to(elcache_client_t *client, const char *path, in
     if (path == NULL || path[0] == '\0' || strlen(path) >= sizeof client->path) {
         return client_fail(client, "connect", ELCACHE_ERR_INVALID_ARG, "a path of 1 to 107 bytes is needed");
     }
-    /* The new path may be the old one's own memory in nobody's program, yet costs nothing to allow. */
-    char kept[CLIENT_PATH_LEN] = {0};
-    memcpy(kept, path, strlen(path));
     elcache_client_disconnect(client);
-    memcpy(client->path, kept, sizeof kept);
+    memcpy(client->path, path, strlen(path) + 1);
     client->is_wanted = 1;
     client->is_shared = is_shared;
     int64_t deadline_ns = clock_now_ns() + client->timeout_ms * NS_PER_MS;
@@ -193,6 +190,9 @@ elcache_error_t elcache_client_set_send_buffer(elcache_client_t *client, size_t 
 /* --- Diagnostics --- */
 
 elcache_error_t elcache_client_stats(elcache_client_t *client, elcache_stats_t *stats) {
+    if (stats != NULL) {
+        memset(stats, 0, sizeof *stats);
+    }
     if (client == NULL || stats == NULL) {
         return ELCACHE_ERR_INVALID_ARG;
     }

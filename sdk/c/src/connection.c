@@ -62,6 +62,10 @@ void connection_break_as(struct connection *connection, ssize_t outcome) {
         return;
     }
     int number = errno;
+    if (number == EPROTO) {
+        connection_break(connection, ELCACHE_ERR_PROTOCOL, "the node uses the shared memory against the protocol");
+        return;
+    }
     snprintf(text, sizeof text, "the connection failed: error %d of the system", number);
     connection_break(connection, ELCACHE_ERR_CONNECTION, text);
 }
@@ -402,6 +406,12 @@ void connection_cancel(struct connection *connection, struct request *request) {
 
 /* --- Opening --- */
 
+/* What the node's people see of this client. */
+#define TEXT_OF(number) #number
+#define VERSION_TEXT(major, minor, patch) TEXT_OF(major) "." TEXT_OF(minor) "." TEXT_OF(patch)
+static const char NAME[] =
+    "elcache-c/" VERSION_TEXT(ELCACHE_VERSION_MAJOR, ELCACHE_VERSION_MINOR, ELCACHE_VERSION_PATCH);
+
 static void queue_hello(struct connection *connection, uint64_t features) {
     struct frame_writer writer = out_writer(connection, sizeof connection->out);
     memcpy(writer.bytes, FRAME_PREAMBLE, FRAME_PREAMBLE_LEN);
@@ -410,7 +420,7 @@ static void queue_hello(struct connection *connection, uint64_t features) {
     frame_add_number(&writer, TAG_VERSION_MIN, FRAME_VERSION);
     frame_add_number(&writer, TAG_VERSION_MAX, FRAME_VERSION);
     frame_add_number(&writer, TAG_FEATURES, features);
-    frame_add_bytes(&writer, TAG_NAME, "elcache-c/1.0.0", 15);
+    frame_add_bytes(&writer, TAG_NAME, NAME, sizeof NAME - 1);
     frame_finish(&writer, 0);
     connection->out_end = writer.len;
 }

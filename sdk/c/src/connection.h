@@ -31,7 +31,6 @@ struct connection {
 
     uint64_t features;       /* that both have */
     uint64_t request_window; /* bytes of a request that may be sent before the node gives credit */
-    uint64_t value_max;
     size_t requests_max;
 
     struct open_request {
@@ -78,6 +77,9 @@ elcache_error_t connection_open(struct connection *connection, struct transport 
 /* Ends it, and all open requests with it, for this reason. */
 void connection_break(struct connection *connection, elcache_error_t error, const char *reason);
 
+/* The same as the transport said: TRANSPORT_CLOSED, or TRANSPORT_FAILED, of which errno says why. */
+void connection_break_as(struct connection *connection, ssize_t outcome);
+
 /* Sends a request that was reset, with as much of `data` as may be sent at once; the rest is for connection_send.
  * `ends`: no more data than these belong to it. 0: the deadline passed. A connection that breaks ends the request
  * and is 1. */
@@ -104,6 +106,9 @@ void connection_cancel(struct connection *connection, struct request *request);
 
 /* As connection_cancel, of a request that the node has ended, or will with the frame that is being read. */
 void connection_drop(struct connection *connection, struct request *request);
+
+/* Takes a request that the node has ended out of the table of open ones. */
+void connection_forget(struct connection *connection, uint64_t id);
 
 /* Whether any request is open that was not given up. */
 int connection_is_used(const struct connection *connection);

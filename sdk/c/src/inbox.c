@@ -34,7 +34,6 @@ static void on_hello(struct connection *connection, const struct frame_fields *f
     }
     connection->features = frame_number(fields, TAG_FEATURES, 0);
     connection->request_window = frame_number(fields, TAG_WINDOW, 0);
-    connection->value_max = frame_number(fields, TAG_SIZE, UINT64_MAX);
     connection->is_greeted = 1;
 }
 
@@ -84,18 +83,41 @@ static void turn_down(struct connection *connection, struct request *request, el
     request_end(request, error, "", 0);
 }
 
+/* NULL, or what is wrong with a reply that tells of a value: something is not told, or it is of other bytes than were
+ * asked for. */
+static const char *find_fault(const struct request *request, const struct frame_fields *fields) {
+    const struct answer *answer = &request->answer;
+    int is_part = answer->status == STATUS_PARTIAL && answer->length > 0;
+    int is_read = request->kind == FRAME_GET;
+    if ((!is_read && request->kind != FRAME_STAT) || (answer->status != STATUS_OK && !is_part)) {
+        return NULL;
+    }
+    if (!frame_has(fields, TAG_SIZE) || (is_read && !frame_has(fields, TAG_LENGTH))) {
+        return "an answer does not tell how long the value is";
+    }
+    uint64_t rest = request->offset <= answer->size ? answer->size - request->offset : 0;
+    uint64_t wanted = request->length > 0 && request->length < rest ? request->length : rest;
+    if (is_read && (answer->length > wanted || (answer->length < wanted && !is_part))) {
+        return "an answer is of other bytes than were asked for";
+    }
+    return NULL;
+}
+
 static void on_first_reply(struct connection *connection, struct request *request, const struct frame_header *header,
                            const struct frame_fields *fields) {
     int is_over = (header->flags & FRAME_END) != 0;
     answer_decode(fields, &request->answer);
     request->is_answered = 1;
+    const char *fault = find_fault(request, fields);
+    if (fault != NULL) {
+        refuse(connection, fault);
+        return;
+    }
     if (request->kind != FRAME_GET) {
         request->answer.length = header->data_len;
     }
     if (is_over && header->data_len == 0) {
-        /* A partial value of which nothing is wanted tells a length too. */
-        int is_short = request->answer.status == STATUS_OK && request->answer.length > 0;
-        if (is_short && request->kind == FRAME_GET) {
+        if (carries_data(request) && request->answer.length > 0) {
             refuse(connection, "an answer ended before its last byte");
             return;
         }
@@ -315,7 +337,18 @@ static struct iovec free_part(struct connection *connection) {
     return part;
 }
 
+/* Handles what was left because places before it waited for their region, and need not wait any more: their request
+ * was given up. 0: there is nothing. */
+static int take_up(struct connection *connection) {
+    size_t before = connection->in_begin;
+    handle(connection);
+    return connection->transport == NULL || connection->in_begin != before;
+}
+
 int inbox_read(struct connection *connection, int64_t deadline_ns) {
+    if (take_up(connection)) {
+        return 1;
+    }
     struct iovec parts[2];
     int count = 0;
     size_t straight = 0;

@@ -28,6 +28,7 @@ struct granted {
     size_t len;
     int fds[2];
     size_t fd_count;
+    int is_cut; /* some of the descriptors were lost */
 };
 
 static void close_all(struct granted *granted) {
@@ -73,6 +74,7 @@ static ssize_t receive(int socket, struct granted *granted, int64_t deadline_ns)
         ssize_t got = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (got > 0) {
             keep_descriptors(granted, &message);
+            granted->is_cut |= (message.msg_flags & MSG_CTRUNC) != 0;
             granted->len += (size_t)got;
             return got;
         }
@@ -137,12 +139,16 @@ static elcache_error_t go_on(struct connection *connection, struct granted *gran
     if (connection->share != NULL) {
         return ELCACHE_OK;
     }
-    snprintf(reason, sizeof reason, "the node's memory cannot be used: error %d of the system", number);
-    return give_up(connection, granted, ELCACHE_ERR_CONNECTION, reason);
+    if (number == EPROTO) {
+        return give_up(connection, granted, ELCACHE_ERR_PROTOCOL, "the node's memory is not as it should be");
+    }
+    snprintf(reason, sizeof reason, "the node's memory cannot be mapped: error %d of the system", number);
+    elcache_error_t error = number == ENOMEM ? ELCACHE_ERR_OUT_OF_MEMORY : ELCACHE_ERR_CONNECTION;
+    return give_up(connection, granted, error, reason);
 }
 
 elcache_error_t places_share(struct connection *connection, int64_t deadline_ns) {
-    struct granted granted = {{0}, 0, {-1, -1}, 0};
+    struct granted granted = {{0}, 0, {-1, -1}, 0, 0};
     struct frame_header header = {0};
     struct frame_fields fields;
     struct frame_writer writer = {connection->out, sizeof connection->out, 0, 0, 0};
@@ -177,6 +183,9 @@ elcache_error_t places_share(struct connection *connection, int64_t deadline_ns)
     if (status != STATUS_OK) {
         return refused(connection, &granted, &fields, status);
     }
+    if (granted.is_cut && granted.fd_count < 2) {
+        return give_up(connection, &granted, ELCACHE_ERR_CONNECTION, "no descriptor is free for the node's memory");
+    }
     if (granted.fd_count != 2) {
         return give_up(connection, &granted, ELCACHE_ERR_PROTOCOL, "the node sent no memory");
     }
@@ -186,7 +195,9 @@ elcache_error_t places_share(struct connection *connection, int64_t deadline_ns)
 /* --- Frames of places --- */
 
 void places_begin(struct connection *connection, struct request *request, const struct frame_header *header) {
-    if (connection->share == NULL || request->state != REQUEST_ANSWERED || header->data_len % PLACE_LEN != 0) {
+    int may_be_placed = request->kind == FRAME_GET && request->state == REQUEST_ANSWERED &&
+                        request->answer.status == STATUS_OK;
+    if (connection->share == NULL || !may_be_placed || header->data_len % PLACE_LEN != 0) {
         connection_break(connection, ELCACHE_ERR_PROTOCOL, "the node sends places that cannot be");
         return;
     }
@@ -197,6 +208,7 @@ void places_begin(struct connection *connection, struct request *request, const 
 
 /* The bytes are not what they were. Whoever asked asks again. */
 static void stale(struct connection *connection, struct request *request) {
+    static const char REASON[] = "the value went while it was being read";
     connection->data_request = NULL;
     if (connection->is_data_last) {
         connection_drop(connection, request);
@@ -204,7 +216,7 @@ static void stale(struct connection *connection, struct request *request) {
         connection_cancel(connection, request);
     }
     request->is_stale = 1;
-    request_end(request, ELCACHE_ERR_BUSY, "the value went while it was being read", 38);
+    request_end(request, ELCACHE_ERR_BUSY, REASON, sizeof REASON - 1);
 }
 
 /* Copies the bytes to where they belong. 0: they are not good. */
@@ -281,11 +293,11 @@ void places_map(struct connection *connection) {
         return;
     }
     int is_ours = region.id == connection->map_id && region.id != 0;
-    int is_mapped = is_ours && region.status == STATUS_OK && region.fd >= 0 &&
-                    share_map(connection->share, connection->map_region, region.fd) == 0;
-    if (!is_ours && region.fd >= 0) {
+    int is_wanted = is_ours && region.status == STATUS_OK && region.fd >= 0;
+    if (region.fd >= 0 && !is_wanted) {
         close(region.fd);
     }
+    int is_mapped = is_wanted && share_map(connection->share, connection->map_region, region.fd) == 0;
     if (is_ours) {
         connection->refused_region = is_mapped ? 0 : connection->map_region;
         connection->map_id = 0;

@@ -10,6 +10,9 @@ enum {
     LOOKS_MAX = 4
 };
 
+/* A value has no more pieces, and there is no more than one range for each. */
+#define CHUNKS_MAX (ELCACHE_MAX_VALUE_LEN / 4194304)
+
 elcache_error_t elcache_client_read_range(elcache_client_t *client, const void *key, size_t key_len, uint64_t offset,
                                           void *buffer, size_t buffer_size, size_t *bytes_read) {
     elcache_error_t error = client_check_key(client, "read_range", key, key_len);
@@ -34,6 +37,7 @@ elcache_error_t elcache_client_read_range(elcache_client_t *client, const void *
         *bytes_read = 0;
         error = ELCACHE_OK;
     }
+    call_count_read(&call, error, *bytes_read);
     return call_end(&call, error, request.message);
 }
 
@@ -81,10 +85,11 @@ struct look {
     uint8_t digest[FRAME_DIGEST_LEN];
     struct ranges there;
     struct ranges missing;
+    uint64_t chunks; /* of the value */
     uint8_t *runs; /* RUNS_LEN bytes */
 };
 
-/* The runs of an answer, checked: they are in order, and within what it tells of. */
+/* The runs of an answer, checked: they are in order, and within what it tells of, and no more than there can be. */
 static elcache_error_t add_runs(struct look *look, size_t runs_len, uint64_t covered) {
     for (size_t i = 0; i + FRAME_RUN_LEN <= runs_len; i += FRAME_RUN_LEN) {
         uint64_t begin = frame_load_u64(look->runs + i);
@@ -96,6 +101,9 @@ static elcache_error_t add_runs(struct look *look, size_t runs_len, uint64_t cov
         error = error == ELCACHE_OK ? add_range(&look->there, begin, begin + len) : error;
         if (error != ELCACHE_OK) {
             return error;
+        }
+        if (look->there.count + look->missing.count > look->chunks) {
+            return ELCACHE_ERR_PROTOCOL;
         }
         look->at = begin + len;
     }
@@ -115,6 +123,7 @@ static elcache_error_t same_value(struct look *look, const struct answer *answer
     uint64_t left = answer->size - look->at;
     look->end = length == 0 || length > left ? answer->size : look->at + length;
     look->is_first = 0;
+    look->chunks = answer->chunks < CHUNKS_MAX ? answer->chunks : CHUNKS_MAX;
     memcpy(look->digest, answer->digest, sizeof look->digest);
     return ELCACHE_OK;
 }

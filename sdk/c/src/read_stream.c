@@ -163,9 +163,9 @@ static void claim(elcache_read_stream_t *stream) {
     }
 }
 
-/* Waits for bytes, which may go straight into the buffer. */
-static elcache_error_t wait_for_bytes(struct call *call, elcache_read_stream_t *stream, uint8_t *buffer, size_t size,
-                                      size_t *got) {
+/* Waits for bytes, of which `*got` go straight into the buffer. 0: the deadline passed. */
+static int wait_for_bytes(struct call *call, elcache_read_stream_t *stream, uint8_t *buffer, size_t size,
+                          size_t *got) {
     struct ring_sink *ring = &stream->ring;
     ring->direct = buffer;
     ring->direct_len = size;
@@ -173,27 +173,30 @@ static elcache_error_t wait_for_bytes(struct call *call, elcache_read_stream_t *
     int is_in_time = connection_pump(&call->client->connection, call->deadline_ns);
     ring->direct = NULL;
     *got = ring->direct_filled;
-    int has_moved = *got > 0 || ring->len > 0 || stream->request.state == REQUEST_OVER;
-    return is_in_time || has_moved ? ELCACHE_OK : ELCACHE_ERR_TIMEOUT;
+    return is_in_time;
+}
+
+/* Reads until the buffer is full, the answer is over, or the time is: then what has come is taken all the same. */
+static size_t fill_buffer(struct call *call, elcache_read_stream_t *stream, uint8_t *buffer, size_t size) {
+    size_t got = 0;
+    size_t straight = 0;
+    int is_in_time = 1;
+    for (;;) {
+        size_t taken = straight + ring_take(&stream->ring, buffer + got + straight, size - got - straight);
+        got += taken;
+        stream->unclaimed += taken;
+        claim(stream);
+        if (got == size || stream->request.state == REQUEST_OVER || !is_in_time) {
+            return got;
+        }
+        is_in_time = wait_for_bytes(call, stream, buffer + got, size - got, &straight);
+    }
 }
 
 static elcache_error_t read_bytes(struct call *call, elcache_read_stream_t *stream, uint8_t *buffer, size_t size,
                                   size_t *bytes_read) {
-    struct request *request = &stream->request;
-    elcache_error_t error = ELCACHE_OK;
-    size_t got = 0;
-    while (error == ELCACHE_OK) {
-        size_t taken = ring_take(&stream->ring, buffer + got, size - got);
-        got += taken;
-        stream->unclaimed += taken;
-        claim(stream);
-        if (got == size || request->state == REQUEST_OVER) {
-            break;
-        }
-        error = wait_for_bytes(call, stream, buffer + got, size - got, &taken);
-        got += taken;
-        stream->unclaimed += taken;
-    }
+    const struct request *request = &stream->request;
+    size_t got = size > 0 ? fill_buffer(call, stream, buffer, size) : 0;
     connection_flush(&call->client->connection);
     *bytes_read = got;
     stream->bytes_read += got;
@@ -201,7 +204,7 @@ static elcache_error_t read_bytes(struct call *call, elcache_read_stream_t *stre
     if (got > 0 || size == 0) {
         return ELCACHE_OK;
     }
-    return request->state == REQUEST_OVER ? request->error : error;
+    return request->state == REQUEST_OVER ? request->error : ELCACHE_ERR_TIMEOUT;
 }
 
 elcache_error_t elcache_read_stream_read(elcache_read_stream_t *stream, void *buffer, size_t buffer_size,

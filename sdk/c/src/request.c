@@ -21,6 +21,15 @@ void command_add(struct command *command, enum frame_tag tag, uint64_t value) {
     number->value = value;
 }
 
+uint64_t command_number(const struct command *command, enum frame_tag tag) {
+    for (size_t i = 0; i < command->number_count; i++) {
+        if (command->numbers[i].tag == tag) {
+            return command->numbers[i].value;
+        }
+    }
+    return 0;
+}
+
 void answer_decode(const struct frame_fields *fields, struct answer *answer) {
     answer->status = frame_number(fields, TAG_STATUS, STATUS_INTERNAL);
     answer->size = frame_number(fields, TAG_SIZE, 0);
@@ -80,9 +89,11 @@ elcache_error_t status_error(uint64_t status) {
     }
 }
 
-void request_reset(struct request *request, enum frame_kind kind, struct sink *sink, uint64_t window) {
+void request_reset(struct request *request, const struct command *command, struct sink *sink, uint64_t window) {
     request->id = 0;
-    request->kind = kind;
+    request->kind = command->kind;
+    request->offset = command_number(command, TAG_OFFSET);
+    request->length = command_number(command, TAG_LENGTH);
     request->state = REQUEST_WAITING;
     request->error = ELCACHE_OK;
     request->is_sent = 0;

@@ -34,6 +34,8 @@ struct command {
 
 struct command command_new(enum frame_kind kind, unsigned flags, const void *key, size_t key_len);
 void command_add(struct command *command, enum frame_tag tag, uint64_t value);
+/* The number of this tag; 0: it was not added. */
+uint64_t command_number(const struct command *command, enum frame_tag tag);
 
 /* The fields of a reply. */
 struct answer {
@@ -74,6 +76,8 @@ enum request_state {
 struct request {
     uint64_t id;
     enum frame_kind kind;
+    uint64_t offset; /* of the first byte that is asked for */
+    uint64_t length; /* how many are; 0: all */
     enum request_state state;
     elcache_error_t error;
     int is_sent;     /* its last byte went out: until then the node has done nothing */
@@ -84,7 +88,7 @@ struct request {
     struct kept kept;
     struct answer answer;
     struct sink *sink;   /* NULL: the answer has no data */
-    uint64_t received;   /* bytes of data that came */
+    uint64_t received;   /* bytes of data that came, since it was sent last */
     uint64_t window;     /* bytes that the node may send still */
     uint64_t credit;     /* bytes that may be sent to the node still */
     uint64_t credit_due; /* bytes by which the node is to be told that the window grew */
@@ -92,7 +96,7 @@ struct request {
 };
 
 /* Makes it ready to be sent, for the first time or again. */
-void request_reset(struct request *request, enum frame_kind kind, struct sink *sink, uint64_t window);
+void request_reset(struct request *request, const struct command *command, struct sink *sink, uint64_t window);
 
 /* Ends it with an error and the reason for it. */
 void request_end(struct request *request, elcache_error_t error, const char *message, size_t message_len);

@@ -9,11 +9,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "clock.h"
 #include "frame.h"
+#include "memory.h"
 
 enum {
     SESSION_MAGIC = 0x4d534c45, /* "ELSM" */
@@ -24,6 +24,7 @@ enum {
 
 /* Where things lie in a session. */
 enum {
+    AT_MAGIC = 0,
     AT_CAPACITY = 8,
     AT_REQUESTS_WRITTEN = 64,
     AT_REQUESTS_READ = 128,
@@ -40,6 +41,9 @@ enum {
 
 /* What a reply to a request for a region takes, and more. */
 #define INBOX_LEN 2048
+/* How often the socket is read before anything else is looked at, the clock above all: a node may send wake-ups as
+ * fast as they are read. */
+#define DRAIN_TURNS 64
 
 struct ring_transport {
     struct transport base;
@@ -71,7 +75,8 @@ static _Atomic uint32_t *flag_at(const struct ring_transport *self, size_t at) {
     return (_Atomic uint32_t *)(void *)(self->session + at);
 }
 
-/* Wakes the node if it sleeps. Called after something was published. A socket that is full of such bytes wakes as well. */
+/* Wakes the node if it sleeps. Called after something was published. A socket that is full of such bytes wakes as
+ * well. */
 static void wake_node(struct ring_transport *self) {
     atomic_thread_fence(memory_order_seq_cst);
     _Atomic uint32_t *waits = flag_at(self, AT_SERVER_WAITS);
@@ -109,6 +114,22 @@ static uint64_t writable(const struct ring_transport *self) {
     return unread > self->capacity ? UINT64_MAX : self->capacity - unread;
 }
 
+/* Whether the session is there still. A node that ends it takes its memory back: then all of it is zeros, and so may be
+ * what was copied before this was asked. */
+static int is_there(const struct ring_transport *self) {
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(flag_at(self, AT_MAGIC), memory_order_relaxed) == SESSION_MAGIC;
+}
+
+/* What `read` and `write` say of counts that cannot be. */
+static ssize_t impossible(const struct ring_transport *self) {
+    if (!is_there(self)) {
+        return TRANSPORT_CLOSED;
+    }
+    errno = EPROTO;
+    return TRANSPORT_FAILED;
+}
+
 static size_t length_of(const struct iovec *parts, int count) {
     size_t len = 0;
     for (int i = 0; i < count; i++) {
@@ -122,8 +143,7 @@ static ssize_t take(struct ring_transport *self, const struct iovec *parts, int 
     uint64_t left = readable(self);
     size_t taken = 0;
     if (left > self->capacity) {
-        errno = EPROTO;
-        return TRANSPORT_FAILED;
+        return impossible(self);
     }
     for (int i = 0; i < count && left > 0; i++) {
         size_t len = parts[i].iov_len < left ? parts[i].iov_len : (size_t)left;
@@ -131,6 +151,9 @@ static ssize_t take(struct ring_transport *self, const struct iovec *parts, int 
         self->read += len;
         left -= len;
         taken += len;
+    }
+    if (taken > 0 && !is_there(self)) {
+        return TRANSPORT_CLOSED;
     }
     if (taken > 0) {
         atomic_store_explicit(count_at(self, AT_ANSWERS_READ), self->read, memory_order_release);
@@ -204,9 +227,9 @@ static void keep_descriptor(struct ring_transport *self, struct msghdr *message)
     }
 }
 
-/* Reads all that has come by the socket. */
+/* Reads what has come by the socket. */
 static int drain(struct ring_transport *self) {
-    while (!self->has_ended) {
+    for (int turn = 0; turn < DRAIN_TURNS && !self->has_ended; turn++) {
         uint8_t bytes[256];
         union {
             struct cmsghdr align;
@@ -246,7 +269,9 @@ static void relax(void) {
 enum side { TO_READ = 1, TO_WRITE = 2, TO_MAP = 4 };
 
 static int is_ready(const struct ring_transport *self, unsigned sides) {
-    return self->has_region || ((sides & TO_READ) && readable(self) != 0) || ((sides & TO_WRITE) && writable(self) != 0);
+    int may_read = (sides & TO_READ) && readable(self) != 0;
+    int may_write = (sides & TO_WRITE) && writable(self) != 0;
+    return self->has_region || may_read || may_write;
 }
 
 /* Looks for a moment whether the node is quick. */
@@ -264,11 +289,22 @@ static int spin(const struct ring_transport *self, unsigned sides, int64_t deadl
     return 0;
 }
 
-/* Waits until one of the sides is ready or the node has gone. 0: the deadline passed; below 0: what `read` says. */
-static int await(struct ring_transport *self, unsigned sides, int64_t deadline_ns) {
-    if (is_ready(self, sides) || (self->spins && spin(self, sides, deadline_ns))) {
+/* What there is to say without waiting: 1, a side is ready; 0, none is; below 0, what `read` says. */
+static int look(struct ring_transport *self, unsigned sides) {
+    if (is_ready(self, sides)) {
         return 1;
     }
+    if (drain(self) < 0) {
+        return TRANSPORT_FAILED;
+    }
+    if (is_ready(self, sides)) {
+        return 1;
+    }
+    return self->has_ended ? TRANSPORT_CLOSED : 0;
+}
+
+/* Sleeps until there is something to say, or the deadline has passed: what `look` says. */
+static int sleep_until(struct ring_transport *self, unsigned sides, int64_t deadline_ns) {
     for (;;) {
         struct pollfd entry = {socket_descriptor(self->socket), POLLIN, 0};
         atomic_store(flag_at(self, AT_CLIENT_WAITS), 1);
@@ -277,19 +313,27 @@ static int await(struct ring_transport *self, unsigned sides, int64_t deadline_n
             return 1;
         }
         int left_ms = clock_left_ms(deadline_ns);
-        if (poll(&entry, 1, left_ms) > 0 && drain(self) < 0) {
-            return TRANSPORT_FAILED;
-        }
-        if (is_ready(self, sides)) {
-            return 1;
-        }
-        if (self->has_ended) {
-            return TRANSPORT_CLOSED;
-        }
-        if (left_ms == 0) {
-            return 0;
+        (void)poll(&entry, 1, left_ms);
+        int seen = look(self, sides);
+        if (seen != 0 || left_ms == 0) {
+            return seen;
         }
     }
+}
+
+/* Waits until one of the sides is ready or the node has gone. 0: the deadline passed; below 0: what `read` says. A
+ * deadline of 0 is to look and not to wait. */
+static int await(struct ring_transport *self, unsigned sides, int64_t deadline_ns) {
+    if (deadline_ns == 0) {
+        return look(self, sides);
+    }
+    if (is_ready(self, sides) || (self->spins && spin(self, sides, deadline_ns))) {
+        return 1;
+    }
+    int seen = sleep_until(self, sides, deadline_ns);
+    /* Or the node would wake nobody. */
+    atomic_store_explicit(flag_at(self, AT_CLIENT_WAITS), 0, memory_order_relaxed);
+    return seen;
 }
 
 static ssize_t ring_read(struct transport *transport, const struct iovec *parts, int count, int64_t deadline_ns) {
@@ -313,8 +357,7 @@ static ssize_t ring_write(struct transport *transport, const struct iovec *parts
     uint64_t room = writable(self);
     size_t given = 0;
     if (room == UINT64_MAX) {
-        errno = EPROTO;
-        return TRANSPORT_FAILED;
+        return impossible(self);
     }
     for (int i = 0; i < count && room > 0; i++) {
         size_t len = parts[i].iov_len < room ? parts[i].iov_len : (size_t)room;
@@ -370,26 +413,23 @@ static const struct transport_ops RING_OPS = {
     .close = ring_close,
 };
 
-/* Maps a session, and looks whether it is one. */
-static int map_session(struct ring_transport *self, int fd) {
-    struct stat status;
+/* Whether the memory is a session with rings. */
+static int is_session(struct ring_transport *self) {
     uint32_t magic[2];
-    if (fstat(fd, &status) != 0) {
-        return -1;
-    }
-    self->session_len = (size_t)status.st_size;
-    if (status.st_size < RING_CONTROL_LEN) {
-        errno = EPROTO;
-        return -1;
-    }
-    self->session = mmap(NULL, self->session_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (self->session == MAP_FAILED) {
-        return -1;
-    }
     memcpy(magic, self->session, sizeof magic);
     self->capacity = atomic_load(count_at(self, AT_CAPACITY));
-    if (magic[0] != SESSION_MAGIC || magic[1] != SESSION_LAYOUT || self->capacity < RING_MIN || self->capacity > RING_MAX ||
-        (self->capacity & (self->capacity - 1)) != 0 || self->session_len < RING_CONTROL_LEN + 2 * self->capacity) {
+    int is_power = (self->capacity & (self->capacity - 1)) == 0;
+    return magic[0] == SESSION_MAGIC && magic[1] == SESSION_LAYOUT && is_power && self->capacity >= RING_MIN &&
+           self->capacity <= RING_MAX && self->session_len >= RING_CONTROL_LEN + 2 * self->capacity;
+}
+
+/* Maps a session, and looks whether it is one. */
+static int map_session(struct ring_transport *self, int fd) {
+    self->session = memory_map(fd, RING_CONTROL_LEN, 1, &self->session_len);
+    if (self->session == NULL) {
+        return -1;
+    }
+    if (!is_session(self)) {
         munmap(self->session, self->session_len);
         errno = EPROTO;
         return -1;
@@ -399,14 +439,17 @@ static int map_session(struct ring_transport *self, int fd) {
 
 struct transport *ring_begin(struct transport *socket, int session_fd) {
     struct ring_transport *self = calloc(1, sizeof *self);
-    if (self == NULL || map_session(self, session_fd) != 0) {
-        int reason = self == NULL ? ENOMEM : errno;
-        free(self);
+    if (self == NULL) {
         close(session_fd);
+        errno = ENOMEM;
+        return NULL;
+    }
+    if (map_session(self, session_fd) != 0) {
+        int reason = errno;
+        free(self);
         errno = reason;
         return NULL;
     }
-    close(session_fd);
     self->base.ops = &RING_OPS;
     self->socket = socket;
     self->inbox_fd = -1;

@@ -1,6 +1,6 @@
 /*
- * The transport over shared memory: two rings in a session that the node has made, and the socket that it was made over, on which each
- * side wakes the other. docs/protocol.md, "Shared memory".
+ * The transport over shared memory: two rings in a session that the node has made, and the socket that it was made
+ * over, on which each side wakes the other. docs/protocol.md, "Shared memory".
  */
 #ifndef ELCACHE_RING_H
 #define ELCACHE_RING_H
@@ -20,8 +20,8 @@ struct ring_region {
     int fd; /* -1 without one */
 };
 
-/* Goes on over the rings of this session. Takes the descriptor, and the socket, which must have nothing to be read. NULL: errno says
- * why, EPROTO if the session is not as it should be; the socket is then as it was. */
+/* Goes on over the rings of this session. Takes the descriptor, and the socket, which must have nothing to be read.
+ * NULL: errno says why, EPROTO if the session is not as it should be; the socket is then as it was. */
 struct transport *ring_begin(struct transport *socket, int session_fd);
 
 /* The session's memory, for what is in it beside the rings. */

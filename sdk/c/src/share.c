@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "frame.h"
+#include "memory.h"
 
 enum {
     WATCH_MAGIC = 0x54574c45, /* "ELWT" */
@@ -76,33 +76,34 @@ static const _Atomic uint64_t *word_at(const struct share *share, size_t at) {
     return (const _Atomic uint64_t *)(const void *)(share->watch + at);
 }
 
-struct share *share_begin(uint8_t *session, int watch_fd) {
-    struct stat status;
+/* Whether the memory is a watch. */
+static int is_watch(struct share *share) {
     uint32_t magic[2];
+    memcpy(magic, share->watch, sizeof magic);
+    share->words = frame_load_u64(share->watch + AT_WORDS);
+    return magic[0] == WATCH_MAGIC && magic[1] == WATCH_LAYOUT &&
+           share->words <= (share->watch_len - WATCH_HEAD_LEN) / 8;
+}
+
+struct share *share_begin(uint8_t *session, int watch_fd) {
     struct share *share = calloc(1, sizeof *share);
-    if (share == NULL || fstat(watch_fd, &status) != 0 || status.st_size < WATCH_HEAD_LEN) {
-        free(share);
+    if (share == NULL) {
         close(watch_fd);
-        errno = share == NULL ? ENOMEM : EPROTO;
+        errno = ENOMEM;
         return NULL;
     }
     share->session = session;
-    share->watch_len = (size_t)status.st_size;
-    share->watch = mmap(NULL, share->watch_len, PROT_READ, MAP_SHARED, watch_fd, 0);
-    close(watch_fd);
-    if (share->watch == MAP_FAILED) {
-        free(share);
-        return NULL;
+    share->watch = memory_map(watch_fd, WATCH_HEAD_LEN, 0, &share->watch_len);
+    if (share->watch != NULL && is_watch(share)) {
+        return share;
     }
-    memcpy(magic, share->watch, sizeof magic);
-    share->words = frame_load_u64(share->watch + AT_WORDS);
-    if (magic[0] != WATCH_MAGIC || magic[1] != WATCH_LAYOUT || share->words > (share->watch_len - WATCH_HEAD_LEN) / 8) {
+    int reason = share->watch == NULL ? errno : EPROTO;
+    if (share->watch != NULL) {
         munmap(share->watch, share->watch_len);
-        free(share);
-        errno = EPROTO;
-        return NULL;
     }
-    return share;
+    free(share);
+    errno = reason;
+    return NULL;
 }
 
 void share_end(struct share *share) {
@@ -134,15 +135,9 @@ const uint8_t *share_bytes(struct share *share, const struct place *place) {
 
 int share_map(struct share *share, uint32_t number, int fd) {
     struct region *region = &share->regions[number % REGIONS];
-    struct stat status;
-    if (fstat(fd, &status) != 0 || status.st_size <= 0) {
-        close(fd);
-        errno = EPROTO;
-        return -1;
-    }
-    uint8_t *base = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_SHARED, fd, 0);
-    close(fd);
-    if (base == MAP_FAILED) {
+    size_t len = 0;
+    uint8_t *base = memory_map(fd, 1, 0, &len);
+    if (base == NULL) {
         return -1;
     }
     if (region->number != 0) {
@@ -150,7 +145,7 @@ int share_map(struct share *share, uint32_t number, int fd) {
     }
     region->number = number;
     region->base = base;
-    region->len = (size_t)status.st_size;
+    region->len = len;
     return 0;
 }
 
@@ -271,7 +266,9 @@ int share_copy(struct share *share, const struct kept *kept, uint64_t offset, vo
     if (bytes == NULL || !share_is_good(share, &kept->place)) {
         return 0;
     }
-    memcpy(buffer, bytes + offset, length);
+    if (length > 0) {
+        memcpy(buffer, bytes + offset, length); /* for nothing there need be no buffer */
+    }
     if (!share_is_good(share, &kept->place) || is_expired(kept) || !may_keep(share)) {
         return 0;
     }

@@ -1,6 +1,6 @@
 /*
- * The memory that the node shares: the regions in which its values lie, the words that say whether what was read there is good, and the
- * answers that are kept as long as they are. docs/protocol.md, "Places".
+ * The memory that the node shares: the regions in which its values lie, the words that say whether what was read there
+ * is good, and the answers that are kept as long as they are. docs/protocol.md, "Places".
  */
 #ifndef ELCACHE_SHARE_H
 #define ELCACHE_SHARE_H
@@ -24,7 +24,8 @@ enum { PLACE_LEN = 40 };
 
 void place_decode(const uint8_t *bytes, struct place *place);
 
-/* Begins with this session and the watch, whose descriptor it takes. NULL: errno says why, EPROTO if it is no watch. */
+/* Begins with this session and the watch, whose descriptor it takes. NULL: errno says why, EPROTO if it is no
+ * watch. */
 struct share *share_begin(uint8_t *session, int watch_fd);
 void share_end(struct share *share);
 
@@ -34,7 +35,8 @@ const uint8_t *share_bytes(struct share *share, const struct place *place);
 /* Maps a region and closes the descriptor. -1: errno says why. */
 int share_map(struct share *share, uint32_t region, int fd);
 
-/* Whether the place is what it was when the node told of it. To be asked before the bytes are copied and after that; only the copy of what was good both times is. */
+/* Whether the place is what it was when the node told of it. To be asked before the bytes are copied and after that;
+ * only the copy of what was good both times is. */
 int share_is_good(const struct share *share, const struct place *place);
 
 /* Whether the node has died, or is about to stop. */
@@ -56,7 +58,8 @@ void share_keep(struct share *share, const void *key, size_t key_len, const stru
 /* What is kept of a key and is good now; NULL: ask. */
 const struct kept *share_find(const struct share *share, const void *key, size_t key_len);
 
-/* Copies from a kept value, `length` bytes from `offset` on, which have to lie in it. 0: it is no longer good and the copy is worth nothing. */
+/* Copies from a kept value, `length` bytes from `offset` on, which have to lie in it. 0: it is no longer good and the
+ * copy is worth nothing. */
 int share_copy(struct share *share, const struct kept *kept, uint64_t offset, void *buffer, size_t length);
 
 #endif

@@ -8,7 +8,7 @@ enum {
     /* Each power of two of nanoseconds is cut into so many buckets, so a percentile is off by less than 1/64 of
      * itself. */
     STATS_STEPS = 64,
-    STATS_POWERS = 37, /* up to 2^42 ns, which is more than an hour; what takes longer counts as that */
+    STATS_POWERS = 37, /* up to 2^43 ns, which is more than two hours; what takes longer counts as that */
     STATS_BUCKETS = STATS_STEPS * (STATS_POWERS + 1)
 };
 

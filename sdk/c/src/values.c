@@ -62,15 +62,6 @@ static elcache_error_t check_get(elcache_client_t *client, const char *call, con
 
 /* --- What is kept --- */
 
-static uint64_t number_of(const struct command *command, enum frame_tag tag) {
-    for (size_t i = 0; i < command->number_count; i++) {
-        if (command->numbers[i].tag == tag) {
-            return command->numbers[i].value;
-        }
-    }
-    return 0;
-}
-
 /* The value of this key, if it was kept and is good still; the answer is then known without asking. */
 static const struct kept *find_kept(struct call *call, const void *key, size_t key_len) {
     const struct share *share = call->client->connection.share;
@@ -80,7 +71,8 @@ static const struct kept *find_kept(struct call *call, const void *key, size_t k
 /* What a command wants of a kept value; NULL: the node has to be asked. */
 static const struct kept *find_wanted(struct call *call, const struct command *command, size_t *length) {
     const struct kept *kept = find_kept(call, command->key, command->key_len);
-    uint64_t offset = number_of(command, TAG_OFFSET), wanted = number_of(command, TAG_LENGTH);
+    uint64_t offset = command_number(command, TAG_OFFSET);
+    uint64_t wanted = command_number(command, TAG_LENGTH);
     if (kept == NULL || offset > kept->size) {
         return NULL;
     }
@@ -91,7 +83,7 @@ static const struct kept *find_wanted(struct call *call, const struct command *c
 
 static int copy_kept(struct call *call, const struct command *command, const struct kept *kept, void *buffer,
                      size_t length) {
-    return share_copy(call->client->connection.share, kept, number_of(command, TAG_OFFSET), buffer, length);
+    return share_copy(call->client->connection.share, kept, command_number(command, TAG_OFFSET), buffer, length);
 }
 
 /* Keeps an answer that may be kept. */
@@ -111,7 +103,6 @@ elcache_error_t read_into(struct call *call, const struct command *command, void
     if (kept != NULL && length <= buffer_size && copy_kept(call, command, kept, buffer, length)) {
         request->message[0] = '\0';
         *len = length;
-        call_count_read(call, ELCACHE_OK, length);
         return ELCACHE_OK;
     }
     struct buffer_sink sink;
@@ -119,16 +110,15 @@ elcache_error_t read_into(struct call *call, const struct command *command, void
     struct exchange exchange = {0};
     exchange.request = request;
     exchange.sink = &sink.base;
-    exchange.window = command->numbers[command->number_count - 1].value;
+    exchange.window = command_number(command, TAG_WINDOW);
     exchange.until = REQUEST_OVER;
     elcache_error_t error = call_run(call, command, &exchange);
     if (error == ELCACHE_ERR_BUFFER_TOO_SMALL) {
         *len = request->answer.length <= SIZE_MAX ? (size_t)request->answer.length : SIZE_MAX;
     } else if (error == ELCACHE_OK || (error == ELCACHE_ERR_PARTIAL && command->flags & FRAME_GET_PARTIAL)) {
-        *len = sink.len;
+        *len = (size_t)request->received; /* and not what the sink has of an attempt before the last */
         keep(call, command, request);
     }
-    call_count_read(call, error, sink.len);
     return error;
 }
 
@@ -148,6 +138,7 @@ elcache_error_t elcache_client_get(elcache_client_t *client, const void *key, si
     struct command command = get_command(key, key_len, &wanted, buffer_size > 0 ? buffer_size : 1);
     struct request request;
     error = read_into(&call, &command, buffer, buffer_size, value_len, &request);
+    call_count_read(&call, error, *value_len);
     return call_end(&call, error, request.message);
 }
 
@@ -188,7 +179,7 @@ static elcache_error_t grow(struct call *call, struct exchange *exchange) {
     return ELCACHE_OK;
 }
 
-/* Runs it; what came is in the sink, also if it failed. */
+/* Runs it; what came is in the sink, also if it failed. The bytes belong to whoever calls. */
 static elcache_error_t read_growing(struct call *call, const struct command *command, struct buffer_sink *sink,
                                     struct request *request) {
     size_t length = 0;
@@ -198,7 +189,6 @@ static elcache_error_t read_growing(struct call *call, const struct command *com
         copy_kept(call, command, kept, sink->bytes, length)) {
         request->message[0] = '\0';
         sink->len = length;
-        call_count_read(call, ELCACHE_OK, length);
         return ELCACHE_OK;
     }
     struct exchange exchange = {0};
@@ -208,6 +198,7 @@ static elcache_error_t read_growing(struct call *call, const struct command *com
     exchange.until = REQUEST_OVER;
     exchange.step = grow;
     elcache_error_t error = call_run(call, command, &exchange);
+    sink->len = (size_t)request->received; /* and not what there was of an attempt before the last */
     if (error == ELCACHE_OK && sink->bytes == NULL) {
         /* An empty value began no data. */
         sink->bytes = malloc(1);
@@ -216,7 +207,6 @@ static elcache_error_t read_growing(struct call *call, const struct command *com
     if (error == ELCACHE_OK) {
         keep(call, command, request);
     }
-    call_count_read(call, error, sink->len);
     return error;
 }
 
@@ -245,6 +235,7 @@ elcache_error_t elcache_client_get_alloc(elcache_client_t *client, const void *k
     } else {
         free(sink.bytes);
     }
+    call_count_read(&call, error, *value_len);
     return call_end(&call, error, request.message);
 }
 

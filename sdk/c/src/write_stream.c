@@ -135,7 +135,6 @@ elcache_error_t elcache_write_stream_write(elcache_write_stream_t *stream, const
     elcache_error_t error = len > 0 ? write_bytes(&call, stream, data, len) : outcome(stream);
     if (error == ELCACHE_OK) {
         stream->written += len;
-        client->stats.counts.bytes_written += len;
     }
     return call_end(&call, error, stream->request.message);
 }
@@ -182,6 +181,7 @@ elcache_error_t elcache_write_stream_finish(elcache_write_stream_t *stream) {
     }
     struct call call = call_new(stream->base.client, "write_stream_finish", 0);
     elcache_error_t error = finish(&call, stream);
+    call.client->stats.counts.bytes_written += error == ELCACHE_OK ? stream->written : 0;
     error = call_end(&call, error, stream->request.message);
     release(stream);
     return error;

@@ -102,7 +102,21 @@ int fake_read(int fd, struct fake_frame *frame) {
     return 1;
 }
 
-void fake_greet(struct fake *fake, int fd) {
+size_t fake_encode(uint8_t *bytes, enum frame_kind kind, unsigned flags, uint64_t id, const struct fake_number *numbers,
+                   size_t count, uint64_t data_len) {
+    struct frame_writer writer = {0};
+    writer.bytes = memset(bytes, 0, FAKE_HEAD_LEN);
+    writer.capacity = FAKE_HEAD_LEN;
+    frame_begin(&writer, kind, flags, id);
+    for (size_t i = 0; i < count; i++) {
+        frame_add_number(&writer, numbers[i].tag, numbers[i].value);
+    }
+    frame_finish(&writer, data_len);
+    CHECK(!writer.overflow);
+    return writer.len;
+}
+
+void fake_greet_with(struct fake *fake, int fd, uint64_t features) {
     uint8_t preamble[FRAME_PREAMBLE_LEN];
     struct fake_frame hello = {0};
     CHECK(read_all(fd, preamble, sizeof preamble));
@@ -111,25 +125,28 @@ void fake_greet(struct fake *fake, int fd) {
     CHECK(frame_number(&hello.fields, TAG_VERSION_MIN, 0) == 1 && frame_number(&hello.fields, TAG_VERSION_MAX, 0) == 1);
     free(hello.bytes);
 
-    uint8_t bytes[256] = {0};
-    struct frame_writer writer = {0};
-    writer.bytes = bytes;
-    writer.capacity = sizeof bytes;
-    frame_begin(&writer, FRAME_HELLO, 0, 0);
-    frame_add_number(&writer, TAG_VERSION_MIN, 1);
-    frame_add_number(&writer, TAG_VERSION_MAX, 1);
-    frame_add_number(&writer, TAG_FEATURES, 0);
-    frame_add_bytes(&writer, TAG_NAME, "fake", 4);
-    frame_add_number(&writer, TAG_REQUESTS, 4);
-    frame_add_number(&writer, TAG_WINDOW, fake->window);
-    frame_add_number(&writer, TAG_SIZE, ELCACHE_MAX_VALUE_LEN);
-    frame_finish(&writer, 0);
-    fake_write(fd, bytes, writer.len);
+    const struct fake_number numbers[] = {
+        {TAG_VERSION_MIN, 1}, {TAG_VERSION_MAX, 1}, {TAG_FEATURES, features}, {TAG_REQUESTS, 4},
+        {TAG_WINDOW, fake->window}, {TAG_SIZE, ELCACHE_MAX_VALUE_LEN},
+    };
+    uint8_t bytes[FAKE_HEAD_LEN];
+    fake_write(fd, bytes, fake_encode(bytes, FRAME_HELLO, 0, 0, numbers, sizeof numbers / sizeof *numbers, 0));
+}
+
+void fake_greet(struct fake *fake, int fd) {
+    fake_greet_with(fake, fd, 0);
 }
 
 int fake_greet_and_read(struct fake *fake, int fd, struct fake_frame *frame) {
     fake_greet(fake, fd);
     return fake_read(fd, frame);
+}
+
+int fake_tell(int fd, uint64_t id, unsigned flags, const struct fake_number *numbers, size_t count, const void *data,
+              size_t len) {
+    uint8_t bytes[FAKE_HEAD_LEN];
+    return fake_write(fd, bytes, fake_encode(bytes, FRAME_REPLY, flags, id, numbers, count, len)) &&
+           fake_write(fd, data, len);
 }
 
 int fake_reply(int fd, uint64_t id, unsigned flags, uint64_t status, uint64_t length, const void *data, size_t len) {
@@ -149,24 +166,14 @@ int fake_reply(int fd, uint64_t id, unsigned flags, uint64_t status, uint64_t le
 }
 
 int fake_data(int fd, uint64_t id, unsigned flags, const void *data, size_t len) {
-    uint8_t bytes[FRAME_HEADER_LEN] = {0};
-    struct frame_writer writer = {0};
-    writer.bytes = bytes;
-    writer.capacity = sizeof bytes;
-    frame_begin(&writer, FRAME_DATA, flags, id);
-    frame_finish(&writer, len);
-    return fake_write(fd, bytes, writer.len) && fake_write(fd, data, len);
+    uint8_t bytes[FAKE_HEAD_LEN];
+    return fake_write(fd, bytes, fake_encode(bytes, FRAME_DATA, flags, id, NULL, 0, len)) && fake_write(fd, data, len);
 }
 
 int fake_credit(int fd, uint64_t id, uint64_t window) {
-    uint8_t bytes[FRAME_HEADER_LEN + 12] = {0};
-    struct frame_writer writer = {0};
-    writer.bytes = bytes;
-    writer.capacity = sizeof bytes;
-    frame_begin(&writer, FRAME_CREDIT, 0, id);
-    frame_add_number(&writer, TAG_WINDOW, window);
-    frame_finish(&writer, 0);
-    return fake_write(fd, bytes, writer.len);
+    const struct fake_number credit = {TAG_WINDOW, window};
+    uint8_t bytes[FAKE_HEAD_LEN];
+    return fake_write(fd, bytes, fake_encode(bytes, FRAME_CREDIT, 0, id, &credit, 1, 0));
 }
 
 void fake_linger(int fd) {

@@ -233,6 +233,24 @@ static void a_buffer_that_is_too_small_costs_the_connection_nothing(void) {
     fake_stop(&fake);
 }
 
+/* The cancellation was kept for the next call: a client that made none held its request open, and a node that was to
+ * stop waited for it. */
+static void the_node_hears_at_once_that_a_buffer_was_too_small(void) {
+    struct fake fake;
+    fake_start(&fake, serve_reads, 65536, 1);
+    elcache_client_t *client = client_of(&fake);
+    static uint8_t buffer[100];
+    size_t len = 0;
+    CHECK_OUTCOME(client, elcache_client_get(client, "key", 3, buffer, sizeof buffer, &len, NULL),
+                  ELCACHE_ERR_BUFFER_TOO_SMALL);
+    for (int i = 0; i < 1000 && atomic_load(&fake.seen) == 0; i++) {
+        fake_sleep_ms(5);
+    }
+    CHECK(atomic_load(&fake.seen) == 1);
+    elcache_client_destroy(client);
+    fake_stop(&fake);
+}
+
 /* Reads `len` bytes of a stream, which begins `at`, and compares them. */
 static void read_and_compare(elcache_client_t *client, elcache_read_stream_t *stream, size_t at, size_t len) {
     static uint8_t buffer[LEN];
@@ -390,6 +408,29 @@ static void a_stream_that_times_out_goes_on(void) {
     fake_stop(&fake);
 }
 
+/* Bytes that had come of a read that failed, and those of an upload that was given up, were counted. */
+static void only_what_was_delivered_is_counted(void) {
+    struct fake fake;
+    fake_start(&fake, serve_all_but_one, 65536, 0);
+    elcache_client_t *client = client_of(&fake);
+    elcache_get_options_t options = ELCACHE_GET_OPTIONS_INIT;
+    options.timeout_ms = 50;
+    uint8_t buffer[10];
+    void *bytes = NULL;
+    size_t len = 0;
+    elcache_stats_t stats;
+    CHECK_OUTCOME(client, elcache_client_get(client, "key", 3, buffer, 10, &len, &options), ELCACHE_ERR_TIMEOUT);
+    CHECK_OUTCOME(client, elcache_client_get_alloc(client, "key", 3, &bytes, &len, &options), ELCACHE_ERR_TIMEOUT);
+    elcache_write_stream_t *stream = NULL;
+    CHECK_OK(client, elcache_client_write_stream_start(client, "key", 3, 0, NULL, &stream));
+    CHECK_OK(client, elcache_write_stream_write(stream, value, 1000));
+    CHECK_OK(client, elcache_write_stream_abort(stream));
+    CHECK_OK(client, elcache_client_stats(client, &stats));
+    CHECK(stats.bytes_read == 0 && stats.bytes_written == 0);
+    elcache_client_destroy(client);
+    fake_stop(&fake);
+}
+
 int main(void) {
     fill_bytes(value, sizeof value, 7);
     RUN(a_value_is_sent_as_the_node_allows);
@@ -397,11 +438,13 @@ int main(void) {
     RUN(a_value_that_is_refused_early_is_not_sent_to_its_end);
     RUN(a_value_is_read_whole_by_every_call);
     RUN(a_buffer_that_is_too_small_costs_the_connection_nothing);
+    RUN(the_node_hears_at_once_that_a_buffer_was_too_small);
     RUN(a_stream_holds_no_more_than_its_window_and_no_other_call_up);
     RUN(streams_that_are_closed_in_the_middle_leave_nothing);
     RUN(more_requests_than_the_node_takes_are_refused_here);
     RUN(streams_outlive_their_client);
     RUN(a_call_that_times_out_does_no_harm_to_a_stream);
     RUN(a_stream_that_times_out_goes_on);
+    RUN(only_what_was_delivered_is_counted);
     return 0;
 }

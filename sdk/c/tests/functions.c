@@ -3,6 +3,7 @@
 #include "functions.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -150,6 +151,14 @@ static void a_small_buffer_is_told_the_size_that_is_needed(void) {
     CHECK_OK(client, put(client, "empty", "", NULL));
     CHECK_OK(client, get(client, "empty", NULL, 0, &len, NULL));
     CHECK(len == 0);
+    /* Also of a value that is kept, there is nothing behind its end that would need a buffer. */
+    options.offset = 12;
+    options.length = 0;
+    for (int i = 0; i < 3; i++) {
+        CHECK_OK(client, get(client, "small", buffer, 12, &len, NULL));
+        CHECK_OK(client, get(client, "small", NULL, 0, &len, &options));
+        CHECK(len == 0);
+    }
     elcache_client_destroy(client);
 }
 
@@ -476,6 +485,39 @@ static void a_node_that_dies_is_an_error_and_one_that_is_back_is_found(void) {
     elcache_client_destroy(client);
 }
 
+/* Allows this process so many descriptors more than are open. */
+static void leave_descriptors(rlim_t count) {
+    struct rlimit limit;
+    int lowest = dup(0);
+    CHECK(lowest >= 0 && close(lowest) == 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0);
+    limit.rlim_cur = (rlim_t)lowest + count;
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
+/* Under valgrind the limit is valgrind's own, and does not hold for descriptors that come by a socket. */
+static int is_limited(void) {
+    const char *preloaded = getenv("LD_PRELOAD");
+    return preloaded == NULL || strstr(preloaded, "vgpreload") == NULL;
+}
+
+/* The descriptors of the node's memory were lost for want of room, and the node was said not to have sent any. */
+static void without_descriptors_there_is_no_connection_and_it_is_said_why(void) {
+    struct rlimit before;
+    elcache_client_t *client = elcache_client_create();
+    CHECK(client != NULL && getrlimit(RLIMIT_NOFILE, &before) == 0);
+    for (rlim_t left = 0; left <= 2; left++) {
+        leave_descriptors(left);
+        elcache_error_t error = node_connect(&node, client);
+        CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+        int has_enough = left > 0 && (!node.is_shared || !is_limited());
+        CHECK_OUTCOME(client, error, has_enough ? ELCACHE_OK : ELCACHE_ERR_CONNECTION);
+        const char *reason = left == 0 ? "Too many open files" : "no descriptor is free";
+        CHECK(has_enough || strstr(elcache_client_last_error(client), reason) != NULL);
+    }
+    CHECK_OK(client, put(client, "descriptors", "enough", NULL));
+    elcache_client_destroy(client);
+}
+
 /* --- Diagnostics --- */
 
 static void statistics_count_what_was_done(void) {
@@ -488,15 +530,46 @@ static void statistics_count_what_was_done(void) {
         CHECK_OK(client, get(client, "stats", buffer, sizeof buffer, &len, NULL));
     }
     CHECK_OUTCOME(client, get(client, "stats/none", buffer, sizeof buffer, &len, NULL), ELCACHE_ERR_NOT_FOUND);
+    CHECK_OUTCOME(client, get(client, "stats", buffer, 4, &len, NULL), ELCACHE_ERR_BUFFER_TOO_SMALL);
     CHECK_OK(client, elcache_client_stats(client, &stats));
     CHECK(stats.hits == 10 && stats.misses == 1 && stats.partial_hits == 0);
     CHECK(stats.bytes_read == 50 && stats.bytes_written == 5);
-    CHECK(stats.latency_us_avg > 0 && stats.latency_us_p99 > 0);
-    CHECK(stats.latency_us_p99 * 12 * 1.02 >= stats.latency_us_avg);
+    /* A buffer of nothing gets all that it takes, or finds no value, as any other does. */
+    CHECK_OK(client, elcache_client_read_range(client, "stats", 5, 1, buffer, 0, &len));
+    CHECK_OUTCOME(client, elcache_client_read_range(client, "stats/none", 10, 1, buffer, 0, &len),
+                  ELCACHE_ERR_NOT_FOUND);
+    CHECK_OK(client, elcache_client_read_range(client, "stats", 5, 1, buffer, 3, &len));
+    CHECK_OK(client, elcache_client_stats(client, &stats));
+    CHECK(stats.hits == 12 && stats.misses == 2 && stats.bytes_read == 53);
     elcache_client_reset_stats(client);
     CHECK_OK(client, elcache_client_stats(client, &stats));
     CHECK(stats.hits == 0 && stats.bytes_read == 0 && stats.latency_us_avg == 0.0 && stats.latency_us_p99 == 0.0);
     elcache_client_reset_stats(NULL);
+    elcache_client_destroy(client);
+}
+
+/* One call that takes a time that is known, among others that take less. */
+static void statistics_tell_how_long_calls_took(void) {
+    enum { QUICK = 20, SLOW_MS = 60 };
+    elcache_client_t *client = node_client(&node);
+    elcache_stats_t stats;
+    elcache_get_options_t options = ELCACHE_GET_OPTIONS_INIT;
+    char buffer[10];
+    size_t len = 0;
+    int64_t begin_ns = clock_now_ns();
+    for (int i = 0; i < QUICK; i++) {
+        CHECK_OUTCOME(client, get(client, "stats/none", buffer, sizeof buffer, &len, NULL), ELCACHE_ERR_NOT_FOUND);
+    }
+    options.timeout_ms = SLOW_MS;
+    node_pause(&node);
+    CHECK_OUTCOME(client, get(client, "stats/slow", buffer, sizeof buffer, &len, &options), ELCACHE_ERR_TIMEOUT);
+    double all_us = (double)(clock_now_ns() - begin_ns) / 1000;
+    node_resume(&node);
+    CHECK_OK(client, elcache_client_stats(client, &stats));
+    CHECK(stats.latency_us_avg * (QUICK + 1) >= (SLOW_MS - 1) * 1000 && stats.latency_us_avg * (QUICK + 1) <= all_us);
+    CHECK(stats.latency_us_p99 >= (SLOW_MS - 1) * 1000 && stats.latency_us_p99 <= all_us * 1.02);
+    memset(&stats, 1, sizeof stats);
+    CHECK(elcache_client_stats(NULL, &stats) == ELCACHE_ERR_INVALID_ARG && stats.hits == 0);
     elcache_client_destroy(client);
 }
 
@@ -547,7 +620,9 @@ int main(int argc, char **argv) {
     test_sparse();
     RUN(a_node_that_is_stopped_costs_a_time_out);
     RUN(a_node_that_dies_is_an_error_and_one_that_is_back_is_found);
+    RUN(without_descriptors_there_is_no_connection_and_it_is_said_why);
     RUN(statistics_count_what_was_done);
+    RUN(statistics_tell_how_long_calls_took);
     RUN(errors_have_names);
     RUN(buffers_of_all_sizes_work);
     node_remove(&node);

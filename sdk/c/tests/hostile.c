@@ -160,6 +160,56 @@ static void serve_deafness(struct fake *fake, int fd) {
     }
 }
 
+enum { FLOOD_LEN = 64 << 20, FLOOD_FRAMES = 1000 };
+
+/* Sends a value of FLOOD_LEN bytes in frames of one byte, as fast as they are taken. */
+static void serve_a_flood(struct fake *fake, int fd) {
+    static uint8_t frames[FLOOD_FRAMES * (FRAME_HEADER_LEN + 1)];
+    struct fake_frame frame = {0};
+    if (fake_greet_and_read(fake, fd, &frame)) {
+        for (size_t at = 0; at < sizeof frames; at += FRAME_HEADER_LEN + 1) {
+            uint8_t head[FAKE_HEAD_LEN];
+            memcpy(frames + at, head, fake_encode(head, FRAME_DATA, 0, frame.header.id, NULL, 0, 1));
+            frames[at + FRAME_HEADER_LEN] = 'o';
+        }
+        fake_reply(fd, frame.header.id, 0, STATUS_OK, FLOOD_LEN, NULL, 0);
+        int room = 4 << 20; /* so much is always there to be read */
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+        int64_t end = now_ms() + 2 * (TIMEOUT_MS + SLACK_MS);
+        while (now_ms() < end && fake_write(fd, frames, sizeof frames)) {
+        }
+    }
+    free(frame.bytes);
+}
+
+/* As long as bytes came a stream read on, until its buffer was full. What has come when the time is up is given out,
+ * and the next call goes on behind it. */
+static void a_stream_that_does_not_fill_its_buffer_costs_a_time_out(void) {
+    struct fake fake;
+    fake_start(&fake, serve_a_flood, 65536, 0);
+    elcache_client_t *client = client_of(&fake);
+    CHECK_OK(client, elcache_client_set_recv_buffer(client, FLOOD_LEN));
+    CHECK_OK(client, elcache_client_set_timeout(client, TIMEOUT_MS));
+    elcache_read_stream_t *stream = NULL;
+    uint8_t *buffer = calloc(1, FLOOD_LEN);
+    size_t at = 0;
+    CHECK(buffer != NULL);
+    CHECK_OK(client, elcache_client_read_stream_start(client, "key", 3, NULL, &stream));
+    for (int round = 0; round < 2; round++) {
+        size_t len = 0;
+        int64_t begin = now_ms();
+        CHECK_OK(client, elcache_read_stream_read(stream, buffer + at, FLOOD_LEN - at, &len));
+        CHECK(now_ms() - begin >= TIMEOUT_MS - 1 && now_ms() - begin < TIMEOUT_MS + SLACK_MS);
+        CHECK(len > 0 && memchr(buffer, 0, at + len) == NULL && buffer[at + len] == 0);
+        at += len;
+    }
+    CHECK(elcache_read_stream_bytes_read(stream) == at && !elcache_read_stream_eof(stream));
+    elcache_read_stream_close(stream);
+    free(buffer);
+    elcache_client_destroy(client);
+    fake_stop(&fake);
+}
+
 static void a_node_that_takes_nothing_costs_a_time_out(void) {
     struct fake fake;
     fake_start(&fake, serve_deafness, UINT64_C(1) << 40, 0);
@@ -347,6 +397,12 @@ static const struct lie LIES[] = {
     {"a farewell", ELCACHE_ERR_BUSY},
     {"places without shared memory", ELCACHE_ERR_PROTOCOL},
     {"a farewell that tells of a value", ELCACHE_ERR_PROTOCOL},
+    {"a part of the value that is called whole", ELCACHE_ERR_PROTOCOL},
+    {"a value without a length", ELCACHE_ERR_PROTOCOL},
+    {"a value without a size", ELCACHE_ERR_PROTOCOL},
+    {"more than the value has", ELCACHE_ERR_PROTOCOL},
+    {"a part that has more than the value", ELCACHE_ERR_PROTOCOL},
+    {"a part that ends before its last byte", ELCACHE_ERR_PROTOCOL},
 };
 
 static void tell_in_frames(int lie, int fd, uint64_t id) {
@@ -396,6 +452,39 @@ static void tell_in_frames(int lie, int fd, uint64_t id) {
     }
 }
 
+/* Replies whose size and length do not go together. */
+static void tell_in_numbers(int lie, int fd, uint64_t id) {
+    struct fake_number numbers[] = {{TAG_STATUS, STATUS_OK}, {TAG_SIZE, 1000}, {TAG_LENGTH, 1000}};
+    switch (lie) {
+    case 19:
+        numbers[2].value = 3;
+        fake_tell(fd, id, FRAME_END, numbers, 3, value, 3);
+        break;
+    case 20:
+        fake_tell(fd, id, FRAME_END, numbers, 2, NULL, 0);
+        break;
+    case 21:
+        numbers[1] = numbers[2];
+        fake_tell(fd, id, FRAME_END, numbers, 2, value, 1000);
+        break;
+    case 22:
+        numbers[1].value = 999;
+        fake_tell(fd, id, FRAME_END, numbers, 3, value, 1000);
+        break;
+    case 23:
+        numbers[0].value = STATUS_PARTIAL;
+        numbers[1].value = 999;
+        fake_tell(fd, id, FRAME_END, numbers, 3, value, 1000);
+        break;
+    case 24:
+        numbers[0].value = STATUS_PARTIAL;
+        fake_tell(fd, id, FRAME_END, numbers, 3, NULL, 0);
+        break;
+    default:
+        break;
+    }
+}
+
 static void tell_in_bytes(int lie, int fd, uint64_t id) {
     uint8_t head[FRAME_HEADER_LEN + 4] = {FRAME_VERSION, FRAME_REPLY};
     size_t len = FRAME_HEADER_LEN;
@@ -437,6 +526,7 @@ static void serve_a_lie(struct fake *fake, int fd) {
     struct fake_frame frame = {0};
     if (fake_greet_and_read(fake, fd, &frame)) {
         tell_in_frames(fake->variant, fd, frame.header.id);
+        tell_in_numbers(fake->variant, fd, frame.header.id);
         tell_in_bytes(fake->variant, fd, frame.header.id);
         fake_linger(fd);
     }
@@ -463,6 +553,73 @@ static void lies_are_seen(void) {
     }
 }
 
+/* Answers every request with 1000 bytes of a value of 5000. */
+static void serve_another_part(struct fake *fake, int fd) {
+    const struct fake_number numbers[] = {{TAG_STATUS, STATUS_OK}, {TAG_SIZE, 5000}, {TAG_LENGTH, 1000}};
+    struct fake_frame frame = {0};
+    fake_greet(fake, fd);
+    while (fake_read(fd, &frame)) {
+        fake_tell(fd, frame.header.id, FRAME_END, numbers, 3, value, 1000);
+    }
+}
+
+/* An answer that was shorter than what was asked for passed as all of it. */
+static void a_part_is_the_one_that_was_asked_for(void) {
+    struct fake fake;
+    fake_start(&fake, serve_another_part, 65536, 0);
+    elcache_client_t *client = client_of(&fake);
+    static uint8_t buffer[10000];
+    size_t len = 0;
+    CHECK_OK(client, elcache_client_read_range(client, "key", 3, 3000, buffer, 1000, &len));
+    CHECK(len == 1000 && memcmp(buffer, value, len) == 0);
+    CHECK_OK(client, elcache_client_read_range(client, "key", 3, 4000, buffer, sizeof buffer, &len));
+    CHECK(len == 1000);
+    static const uint64_t OFFSETS[] = {0, 3999, 4001, 5000, 5001, UINT64_MAX};
+    for (size_t i = 0; i < sizeof OFFSETS / sizeof *OFFSETS; i++) {
+        elcache_error_t error = elcache_client_read_range(client, "key", 3, OFFSETS[i], buffer, sizeof buffer, &len);
+        CHECK_OUTCOME(client, error, ELCACHE_ERR_PROTOCOL);
+        CHECK(len == 0 && strstr(elcache_client_last_error(client), "of other bytes") != NULL);
+    }
+    CHECK_OUTCOME(client, elcache_client_read_range(client, "key", 3, 0, buffer, 999, &len), ELCACHE_ERR_PROTOCOL);
+    elcache_client_destroy(client);
+    fake_stop(&fake);
+}
+
+/* Tells of one run after the other of a value that has three chunks; `variant` 0: and no size. */
+static void serve_runs_without_end(struct fake *fake, int fd) {
+    struct fake_frame frame = {0};
+    fake_greet(fake, fd);
+    while (fake_read(fd, &frame)) {
+        uint64_t offset = frame_number(&frame.fields, TAG_OFFSET, 0);
+        const struct fake_number numbers[] = {{TAG_STATUS, STATUS_OK}, {TAG_CHUNKS, 3}, {TAG_COVERED, offset + 2000},
+                                              {TAG_SIZE, UINT64_MAX}};
+        uint8_t run[FRAME_RUN_LEN];
+        frame_store_u64(run, offset + 1000);
+        frame_store_u64(run + 8, 500);
+        size_t len = frame.header.flags & FRAME_STAT_RUNS ? sizeof run : 0;
+        fake_tell(fd, frame.header.id, FRAME_END, numbers, fake->variant ? 4 : 3, run, len);
+    }
+}
+
+/* Runs were kept for as long as the node told of more. */
+static void what_is_told_of_a_value_has_bounds(void) {
+    for (int variant = 0; variant < 2; variant++) {
+        struct fake fake;
+        fake_start(&fake, serve_runs_without_end, 65536, variant);
+        elcache_client_t *client = client_of(&fake);
+        CHECK_OK(client, elcache_client_set_timeout(client, SLACK_MS));
+        elcache_availability_t availability;
+        elcache_metadata_t metadata;
+        CHECK_OUTCOME(client, elcache_client_check_availability(client, "key", 3, 0, 0, &availability),
+                      ELCACHE_ERR_PROTOCOL);
+        CHECK(availability.available_ranges == NULL && availability.missing_ranges == NULL);
+        elcache_error_t expected = variant ? ELCACHE_OK : ELCACHE_ERR_PROTOCOL;
+        CHECK_OUTCOME(client, elcache_client_metadata(client, "key", 3, &metadata), expected);
+        elcache_client_destroy(client);
+        fake_stop(&fake);
+    }
+}
+
 /* Frames that begin well, changed in a few places, or nothing but noise. */
 static void serve_noise(struct fake *fake, int fd) {
     struct fake_frame frame = {0};
@@ -477,15 +634,34 @@ static void serve_noise(struct fake *fake, int fd) {
     writer.capacity = sizeof bytes;
     frame_begin(&writer, FRAME_REPLY, (unsigned)(random_next(&state) % 4), frame.bytes != NULL ? frame.header.id : 0);
     frame_add_number(&writer, TAG_STATUS, random_next(&state) % 3);
-    frame_add_number(&writer, TAG_SIZE, random_next(&state) % 300);
-    frame_add_number(&writer, TAG_LENGTH, random_next(&state) % 300);
-    frame_finish(&writer, random_next(&state) % 300);
+    uint64_t length = random_next(&state) % 300;
+    frame_add_number(&writer, TAG_SIZE, random_next(&state) % 4 > 0 ? length : random_next(&state) % 300);
+    frame_add_number(&writer, TAG_LENGTH, length);
+    frame_finish(&writer, random_next(&state) % 2 ? length : random_next(&state) % 300);
     fill_bytes(bytes + writer.len, sizeof bytes - writer.len, random_next(&state));
     for (uint64_t change = random_next(&state) % 4; change > 0; change--) {
         bytes[random_next(&state) % 96] = (uint8_t)random_next(&state);
     }
     fake_write(fd, bytes, sizeof bytes);
     free(frame.bytes);
+}
+
+/* What a get may say: bytes that it did not get it leaves alone. */
+static void get_with_care(elcache_client_t *client) {
+    static uint8_t buffer[sizeof value];
+    size_t len = 77;
+    memset(buffer, 'x', sizeof buffer);
+    elcache_error_t error = elcache_client_get(client, "key", 3, buffer, sizeof buffer, &len, NULL);
+    if (error == ELCACHE_ERR_BUFFER_TOO_SMALL) {
+        CHECK(len > sizeof buffer);
+    } else if (error == ELCACHE_OK || error == ELCACHE_ERR_PARTIAL) {
+        CHECK(len <= sizeof buffer);
+        for (size_t i = len; i < sizeof buffer; i++) {
+            CHECK(buffer[i] == 'x');
+        }
+    } else {
+        CHECK(len == 0);
+    }
 }
 
 static void noise_harms_nobody(void) {
@@ -497,7 +673,7 @@ static void noise_harms_nobody(void) {
         (void)elcache_client_connect_unix(client, fake.path);
         size_t len = 0;
         void *bytes = NULL;
-        CHECK(get(client, &len) == ELCACHE_ERR_BUFFER_TOO_SMALL || len <= sizeof value);
+        get_with_care(client);
         elcache_availability_t availability;
         elcache_read_stream_t *stream = NULL;
         (void)elcache_client_check_availability(client, "key", 3, 0, 0, &availability);
@@ -515,15 +691,16 @@ static void noise_harms_nobody(void) {
     }
 }
 
-/* Sends a byte more than the window, in the reply or in the frames behind it. */
+/* Sends a byte more than the window, in the reply or in the frame behind it; in that case the reply has so little
+ * that the reader gives no credit for it. */
 static void serve_too_much(struct fake *fake, int fd) {
     struct fake_frame frame = {0};
     if (fake_greet_and_read(fake, fd, &frame)) {
         size_t window = (size_t)frame_number(&frame.fields, TAG_WINDOW, 0);
-        size_t first = fake->variant == 0 ? window + 1 : window - 100;
+        size_t first = fake->variant == 0 ? window + 1 : window / 8;
         fake_reply(fd, frame.header.id, 0, STATUS_OK, sizeof value, value, first);
         if (fake->variant == 1) {
-            fake_data(fd, frame.header.id, 0, value + first, 101);
+            fake_data(fd, frame.header.id, 0, value + first, window - first + 1);
         }
         fake_linger(fd);
     }
@@ -582,6 +759,7 @@ int main(void) {
     RUN(a_call_that_is_not_answered_ends_in_time_and_the_next_connects_anew);
     RUN(a_queue_that_is_full_costs_a_time_out);
     RUN(a_node_that_drips_costs_a_time_out);
+    RUN(a_stream_that_does_not_fill_its_buffer_costs_a_time_out);
     RUN(a_node_that_takes_nothing_costs_a_time_out);
     RUN(a_read_that_had_no_answer_is_made_again_on_a_new_connection);
     RUN(a_read_that_had_begun_says_that_the_connection_broke);
@@ -591,6 +769,8 @@ int main(void) {
     RUN(without_a_node_there_is_no_connection);
     RUN(a_node_that_appears_later_is_found);
     RUN(lies_are_seen);
+    RUN(a_part_is_the_one_that_was_asked_for);
+    RUN(what_is_told_of_a_value_has_bounds);
     RUN(more_than_the_window_is_refused);
     RUN(noise_harms_nobody);
     RUN(a_large_promise_takes_no_memory);

@@ -1,4 +1,5 @@
-# To be sourced: a node on a socket of its own. `start_node PROGRAM` sets $folder and $socket; both go when the script ends.
+# To be sourced: a node on a socket of its own. `start_node PROGRAM` sets $folder and $socket; both go when the script
+# ends.
 
 folder=$(mktemp -d)
 socket=$folder/socket

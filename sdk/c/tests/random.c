@@ -1,7 +1,7 @@
-/* Random operations against a model, on a node that is stopped, killed and started again between and during them, beside
- * another client that does the same on keys of its own until it is killed.
- * Arguments: the program elcached, the transport (unix or shm), a seed, a number of operations, and how many of them lie
- * between two disturbances. The same arguments do the same, but for the moments at which something is killed. */
+/* Random operations against a model, on a node that is stopped, killed and started again between and during them,
+ * beside another client that does the same on keys of its own until it is killed.
+ * Arguments: the program elcached, the transport (unix or shm), a seed, a number of operations, and how many of them
+ * lie between two disturbances. The same arguments do the same, but for the moments at which something is killed. */
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -371,13 +371,18 @@ static pid_t other;
 static void start_other(void) {
     char number[16];
     char seed[24];
+    /* Read, and not executed itself: of a program under valgrind that would be valgrind's own. */
+    char program[512];
+    ssize_t len = readlink("/proc/self/exe", program, sizeof program - 1);
+    CHECK(len > 0);
+    program[len] = '\0';
     snprintf(number, sizeof number, "%d", (int)(counts.killed % 64));
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)random_next(&rng));
     other = fork();
     CHECK(other >= 0);
     if (other == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        execl("/proc/self/exe", "random", "other", node.socket, node.is_shared ? "shm" : "unix", seed, number,
+        execl(program, "random", "other", node.socket, node.is_shared ? "shm" : "unix", seed, number,
               (char *)NULL);
         _exit(127);
     }
@@ -618,10 +623,10 @@ int main(int argc, char **argv) {
             one_operation();
         }
     }
-    printf("  %s, seed %s: %llu answers, %llu failures of a node that was disturbed, %llu restarts, %llu clients killed\n",
-           argv[2], argv[3],
-           (unsigned long long)counts.ok, (unsigned long long)counts.failed, (unsigned long long)counts.restarts,
-           (unsigned long long)counts.killed);
+    printf("  %s, seed %s: %llu answers, %llu failures of a node that was disturbed, %llu restarts, "
+           "%llu clients killed\n",
+           argv[2], argv[3], (unsigned long long)counts.ok, (unsigned long long)counts.failed,
+           (unsigned long long)counts.restarts, (unsigned long long)counts.killed);
     CHECK(counts.ok > operations / 2);
     leave_nothing();
     kill_other();

@@ -16,7 +16,8 @@
  *     ELCACHE_ERR_CONNECTION, unless it could be repeated without doubt; the next one connects again. No signal is
  *     raised and no signal handler is set.
  * Memory: what the library allocates for the caller is given back with elcache_free or elcache_availability_free.
- * Arguments: results are written in every case, as nothing (0, NULL) where a call fails and nothing else is said.
+ * Arguments: results are written in every case for which there is a place, as nothing (0, NULL) where a call fails and
+ *     nothing else is said.
  */
 #ifndef ELCACHE_SDK_H
 #define ELCACHE_SDK_H
@@ -136,8 +137,10 @@ ELCACHE_API void elcache_client_destroy(elcache_client_t *client);
 /* Connects to the Unix socket at `path`. The path is kept for connecting again, also if this fails. */
 ELCACHE_API elcache_error_t elcache_client_connect_unix(elcache_client_t *client, const char *path);
 
-/* The same, and then speaks over memory that is shared with the node. ELCACHE_ERR_PROTOCOL: the node offers none;
- * the client is then not connected, and elcache_client_connect_unix is what works. */
+/* The same, and then speaks over memory that is shared with the node. Where that cannot be the client is not connected,
+ * and elcache_client_connect_unix is what works: ELCACHE_ERR_PROTOCOL, the node shares none, or in another way than
+ * this library knows; ELCACHE_ERR_NO_ROOM, all that it shares is taken. ELCACHE_ERR_BUSY: it can share none at
+ * the moment, or takes no more connections of either kind. */
 ELCACHE_API elcache_error_t elcache_client_connect_shm(elcache_client_t *client, const char *path);
 
 /* Ends streams and connection. Calls fail with ELCACHE_ERR_CONNECTION until the client is connected again. */
@@ -233,9 +236,10 @@ ELCACHE_API elcache_error_t elcache_client_read_stream_start(elcache_client_t *c
                                                              const elcache_get_options_t *options,
                                                              elcache_read_stream_t **stream);
 
-/* Fills the buffer; fewer bytes come at the end, or before a failure that the next call tells; `*bytes_read` 0 with
- * ELCACHE_OK is the end. ELCACHE_ERR_PARTIAL: the next byte is missing. ELCACHE_ERR_TIMEOUT leaves the stream as it
- * is. */
+/* Fills the buffer. Fewer bytes than it takes, with ELCACHE_OK, are what had come when the time-out passed, the last
+ * ones, or those before a failure that the next call tells: only `*bytes_read` 0 with ELCACHE_OK is the end. With an
+ * error no bytes come. ELCACHE_ERR_PARTIAL: the next byte is missing. ELCACHE_ERR_TIMEOUT: none came in time, and the
+ * stream is as it was. */
 ELCACHE_API elcache_error_t elcache_read_stream_read(elcache_read_stream_t *stream, void *buffer, size_t buffer_size,
                                                      size_t *bytes_read);
 
