@@ -2,14 +2,14 @@
 
 #include "check.h"
 
-static int same(const struct state *a, const struct state *b) {
+int model_same(const struct state *a, const struct state *b) {
     return a->exists == b->exists &&
            (!a->exists || (a->seed == b->seed && a->len == b->len && a->flags == b->flags));
 }
 
 static void add(struct states *states, const struct state *state) {
     for (size_t i = 0; i < states->count; i++) {
-        if (same(&states->items[i], state)) {
+        if (model_same(&states->items[i], state)) {
             return;
         }
     }

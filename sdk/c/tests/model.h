@@ -27,6 +27,9 @@ struct model {
     struct states late;
 };
 
+/* Whether two states are the same. */
+int model_same(const struct state *a, const struct state *b);
+
 void model_init(struct model *model);
 /* A write was acknowledged. */
 void model_wrote(struct model *model, struct state state);

@@ -21,6 +21,7 @@ enum { KEYS = 24, STREAMS = 3, LEN_MAX = 6 << 20, TIMEOUT_MS = 20000, SHORT_TIME
 struct reading {
     elcache_read_stream_t *stream;
     struct state state;
+    size_t key;
     size_t at;
 };
 
@@ -334,6 +335,7 @@ static void do_open_reading(size_t key) {
     } else {
         CHECK(state.exists && elcache_read_stream_total_size(reading->stream) == state.len);
         reading->state = state;
+        reading->key = key;
         reading->at = 0;
     }
 }
@@ -351,6 +353,14 @@ static void do_go_on_reading(void) {
     reading->at += len;
     if (error == ELCACHE_ERR_CONNECTION) {
         /* Its node has died since. A call between may have connected anew, so that nothing else tells. */
+        close_reading(reading);
+        return;
+    }
+    if (error == ELCACHE_ERR_PARTIAL) {
+        /* The node keeps a value that was replaced for those who read it, but not for one who rests over it: this client has been
+         * stopped, or turned to other streams for seconds. What the key still holds does not go like that. */
+        struct state state;
+        CHECK(!model_is_certain(&models[reading->key], &state) || !model_same(&state, &reading->state));
         close_reading(reading);
         return;
     }
