@@ -97,6 +97,11 @@ impl Session {
         unasked
     }
 
+    /// Whether the client has read all answers.
+    pub(crate) fn is_read(&self) -> bool {
+        self.count(Cell::AnswersRead) == self.count(Cell::AnswersWritten)
+    }
+
     fn number(&self, at: usize) -> u64 {
         u64::from_le(self.word(at).load(Ordering::Acquire))
     }

@@ -136,6 +136,7 @@ impl Server {
         }
         // What it has read by itself since the last look.
         share.look(&self.local.engine, &mut known);
+        share.linger().await;
     }
 }
 

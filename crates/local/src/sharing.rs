@@ -26,7 +26,7 @@ use crate::memory::{Known, RING_MAX, RING_MIN, Session, session_len};
 use crate::rings::{Rings, Spinning};
 use crate::status::Refused;
 
-/// Bytes of a ring, for who does not say.
+/// Bytes of a ring, for who asks for 0.
 const RING: u64 = 256 << 10;
 /// How long a client may take to take the answer that its session begins with.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,6 +36,9 @@ const SEND_BUFFER: usize = 1;
 /// How often it is looked what clients have used by themselves: a while after they did, and when they seem to rest.
 const LOOK: Duration = Duration::from_millis(100);
 const LOOK_MAX: Duration = Duration::from_secs(2);
+/// How often, and how far apart, it is looked whether the client has read the last answers before their memory goes.
+const LINGER: u32 = 200;
+const LINGER_LOOK: Duration = Duration::from_millis(5);
 /// Bytes of a place in a frame.
 pub(crate) const PLACE: usize = 40;
 
@@ -177,6 +180,16 @@ impl Share {
             sleep(pause).await;
             let has_read = self.look(engine, known);
             pause = if has_read { LOOK } else { pause.saturating_mul(2).min(LOOK_MAX) };
+        }
+    }
+
+    /// Waits, a bounded time, until the client has read the last answers: they go with the session's memory.
+    pub(crate) async fn linger(&self) {
+        for _ in 0..LINGER {
+            if self.session.is_read() {
+                break;
+            }
+            sleep(LINGER_LOOK).await;
         }
     }
 

@@ -169,6 +169,28 @@ static void what_is_for_reading_cannot_be_written(void) {
     raw_close(&raw);
 }
 
+/* The memory of a session goes with it, so that nobody keeps it. What was said last was gone before a client could read it. */
+static void last_answers_wait_to_be_read(void) {
+    struct raw raw;
+    uint8_t bytes[256] = {0};
+    struct frame_writer writer = {bytes, sizeof bytes, 0, 0, 0};
+    CHECK(raw_open(&raw, node.socket, 65536));
+    frame_begin(&writer, FRAME_PING, 0, ++raw.last_id);
+    frame_finish(&writer, 0);
+    /* A frame of version 0 ends the connection. */
+    CHECK(raw_put(&raw, bytes, writer.len + FRAME_HEADER_LEN, 1000));
+    poll(NULL, 0, 200);
+    const uint8_t *answers = raw.session + RAW_CONTROL_LEN + raw.capacity;
+    CHECK(*raw_count(&raw, RAW_ANSWERS_WRITTEN) > 2 * FRAME_HEADER_LEN);
+    CHECK(answers[0] == 1 && answers[1] == FRAME_REPLY);
+    *raw_count(&raw, RAW_ANSWERS_READ) = *raw_count(&raw, RAW_ANSWERS_WRITTEN);
+    for (int waited_ms = 0; answers[0] != 0; waited_ms += 10) {
+        CHECK(waited_ms < 5000);
+        poll(NULL, 0, 10);
+    }
+    raw_close(&raw);
+}
+
 /* --- Descriptors --- */
 
 static void descriptors_that_nobody_asked_for_are_not_kept(void) {
@@ -376,6 +398,7 @@ int main(int argc, char **argv) {
     setenv("ELCACHE__LIMITS__BODY_STALL_TIMEOUT", "2s", 1);
     start();
     RUN(what_is_for_reading_cannot_be_written);
+    RUN(last_answers_wait_to_be_read);
     RUN(descriptors_that_nobody_asked_for_are_not_kept);
     node_end(&node, SIGTERM);
     node_remove(&node);
