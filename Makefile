@@ -15,7 +15,7 @@ LOCKED := $(if $(filter true,$(CI)),--locked)
 
 # The steps of `make test`, what fails fast first. The tests come last, so that their summary ends the output.
 TEST_STEPS := tools fmt-check tidy lint doc doc-test guards c-test unit
-LONG_STEPS := fuzz traces lookups clients soak bench
+LONG_STEPS := c-valgrind c-attack fuzz traces lookups clients soak bench bench-sdk
 
 # $(call when,FILE,COMMAND): runs COMMAND if this part of the project has FILE.
 when = if [ -e $(1) ]; then $(2); else echo "$@: nothing to do, there is no $(1)"; fi
@@ -85,9 +85,10 @@ guards: ## count instructions of the hot paths under callgrind and compare with 
 	@$(call when,bench/guards/Cargo.toml,cargo bench $(LOCKED) -p elcache-guards)
 
 .PHONY: c-test
-c-test: ## test the C code
+c-test: ## test the C SDK
 	$(call say,C tests)
-	@$(call when,sdk/c/Makefile,$(MAKE) -C sdk/c test)
+	@cargo build $(LOCKED) -p elcache-server
+	@$(MAKE) -C sdk/c test
 
 .PHONY: unit
 unit: ## unit, property and end-to-end tests; ARGS="-p elcache-core" adds flags
@@ -96,6 +97,18 @@ unit: ## unit, property and end-to-end tests; ARGS="-p elcache-core" adds flags
 	@cargo nextest run $(LOCKED) --workspace $(ARGS)
 
 ##@ Long or heavy
+
+.PHONY: c-valgrind
+c-valgrind: ## the tests of the C SDK under valgrind, a minute
+	$(call say,C tests under valgrind)
+	@cargo build $(LOCKED) -p elcache-server
+	@$(MAKE) -C sdk/c valgrind
+
+.PHONY: c-attack
+c-attack: ## local clients that mean harm beside others that behave, five minutes
+	$(call say,local clients that mean harm)
+	@cargo build --release $(LOCKED) -p elcache-server
+	@$(MAKE) -C sdk/c attack ATTACK_SECONDS=300 SEED=$$RANDOM ELCACHED=$(abspath $(or $(CARGO_TARGET_DIR),target)/release/elcached)
 
 .PHONY: soak
 soak: ## the tests named soak_*, in release
@@ -142,6 +155,14 @@ bench: ## measure against nginx, Varnish, Redis and memcached; QUICK=1 takes two
 	@$(call when,bench/install.sh,bench/install.sh)
 	@cargo build --release $(LOCKED)
 	@$(call when,bench/Cargo.toml,cargo run --release $(LOCKED) -p elcache-bench --bin elcache-bench -- $(if $(QUICK),--quick) $(ARGS))
+
+.PHONY: bench-sdk
+bench-sdk: ## the C SDK beside Redis and memcached over Unix sockets, and beside a bare pair of sockets; half a minute
+	$(call say,the C SDK beside other caches over Unix sockets)
+	@bench/install.sh redis-server:redis-server memcached:memcached
+	@cargo build --release $(LOCKED) -p elcache-server
+	@$(MAKE) -C sdk/c all
+	@bench/sdk/run.sh $(or $(CARGO_TARGET_DIR),target)/release/elcached sdk/c/build $(ARGS)
 
 .PHONY: bench-disk
 bench-disk: ## the disk tier beside fio and over HTTP, on 5 GiB under target/; takes eight minutes; ARGS="5 2 ingest": one part

@@ -42,6 +42,8 @@ has curl || missing+=(curl)
 has valgrind || missing+=(valgrind)
 has git || missing+=(git)
 has cc || missing+=(gcc libc6-dev)
+has c++ || missing+=(g++)
+has pkg-config || missing+=(pkg-config)
 [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 
 cargo nextest --version >/dev/null 2>&1 || install_crate cargo-nextest "$nextest_version"

@@ -121,9 +121,10 @@ fn usage_version_and_help() {
 
 #[test]
 fn what_is_not_available_yet_is_said_once_and_does_no_harm() {
-    let node = Node::start(&["-m", "64", "-u", "/nonexistent/socket", "-s", "127.0.0.1:7890"], &[]);
+    let node =
+        Node::start(&["-m", "64", "-s", "127.0.0.1:7890"], &[("ELCACHE__NETWORK__CLUSTER_PORT", "7891")]);
     node.put("/cache/a", "x");
-    for key in ["network.unix_socket_path", "cluster.seed_nodes"] {
+    for key in ["network.cluster_port", "cluster.seed_nodes"] {
         assert_eq!(node.log().lines().filter(|line| line.contains(key)).count(), 1, "{}", node.log());
     }
 }

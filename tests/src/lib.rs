@@ -12,10 +12,12 @@
 //! - [`home`]: a directory for a node's disk tier, which outlives the node;
 //! - [`random`]: numbers that a seed repeats;
 //! - [`latency`]: how long requests took;
+//! - [`local`]: the frame protocol over the Unix socket;
 //! - [`load`]: clients that write, read and check at the same time;
 //! - [`scratch`]: a directory of a test's own.
 //!
-//! The tests are in `black_box/`, one file a subject. This library knows nothing of the server's crates.
+//! The tests are in `black_box/`, one file a subject. Of the server's crates this library knows the frame protocol's alone, which is to the
+//! document what a parser of HTTP is to the RFC.
 
 #![forbid(unsafe_code)]
 
@@ -28,12 +30,14 @@ pub mod frames;
 pub mod home;
 pub mod latency;
 pub mod load;
+pub mod local;
 pub mod node;
 pub mod random;
 pub mod scratch;
 pub mod wire;
 
 pub use call::Call;
+pub use local::Local;
 pub use node::Node;
 pub use wire::{Answer, Broken, Connection};
 

@@ -13,6 +13,8 @@ pub use rustix::process::Signal;
 
 use crate::binary::elcached;
 use crate::call::Call;
+use crate::local::Local;
+use crate::scratch::Scratch;
 use crate::wire::{Answer, Connection};
 
 /// How long a node may take to start. Generous, since machines that test are busy.
@@ -63,6 +65,16 @@ impl Node {
     #[track_caller]
     pub fn plain() -> Self {
         Self::start(&["-m", "64"], &[])
+    }
+
+    /// One with these flags and a Unix socket in a directory of the test's own, and a client of that.
+    #[track_caller]
+    pub fn local(scratch: &Scratch, args: &[&str], envs: &[(&str, &str)]) -> (Self, Local) {
+        let path = scratch.path().join("node.sock");
+        let socket = path.to_str().expect("a path of text");
+        let node = Self::start(&[args, &["-u", socket]].concat(), envs);
+        let client = Local::connect(&path);
+        (node, client)
     }
 
     /// Where it listens.
@@ -213,7 +225,8 @@ impl Drop for Node {
     }
 }
 
-/// `elcached` with these flags, listening nowhere but on the loopback, and without a disk unless they give it a size.
+/// `elcached` with these flags, listening nowhere but on the loopback and on the Unix socket that they name, and without a disk unless
+/// they give it a size.
 pub fn command(args: &[&str], envs: &[(&str, &str)]) -> Command {
     command_under(&[], args, envs)
 }
@@ -227,6 +240,7 @@ pub fn command_under(wrapper: &[&str], args: &[&str], envs: &[(&str, &str)]) -> 
         .args(args)
         .env("ELCACHE__NETWORK__BIND_ADDRESS", "127.0.0.1")
         .env("ELCACHE__DISK__MAX_SIZE", "0")
+        .env("ELCACHE__NETWORK__UNIX_SOCKET_PATH", "")
         .envs(envs.iter().copied());
     command
 }

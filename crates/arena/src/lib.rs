@@ -3,10 +3,11 @@
 //!
 //! # Layout
 //! - [`class`]: the sizes that a block of 64 KiB is cut into.
-//! - [`region`]: 64 MiB of a memfd, mapped. The only place that maps memory.
+//! - [`region`]: 64 MiB of a memfd, mapped. [`mapping`]: a memfd that others write as well. Nothing else maps memory.
 //! - [`pool`]: which blocks and slots are in use; the limit.
 //! - [`buffer`]: room that an upload fills.
 //! - [`prefetch`]: asking for memory before it is needed.
+//! - [`watch`]: what others look at who read records in place; [`life`]: whether this process lives.
 //! - [`record`]: finished bytes, immutable, found by number and kept by counting.
 //!
 //! # Invariants
@@ -20,15 +21,20 @@
 
 pub mod buffer;
 mod class;
+mod life;
+mod mapping;
 mod pool;
 mod prefetch;
 mod record;
 mod region;
+mod watch;
 
 pub use buffer::PageBuffer;
+pub use life::Life;
+pub use mapping::{Mapping, Others};
 pub use pool::{BLOCK_SIZE, Hint, Pool};
 pub use prefetch::prefetch;
-pub use record::{NewRecord, OwnedRef, Record, Records, Retired};
+pub use record::{Leaving, NewRecord, OwnedRef, Record, Records, Retired};
 
 /// Bytes in a page: the granule of payload pieces.
 pub const PAGE_SIZE: usize = 4096;

@@ -8,17 +8,19 @@
 //! are never written again: before a place in it is used anew, they are taken out of the file and fresh ones come.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::slice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::PAGE_SIZE;
 use crate::class::{self, Class};
+use crate::life::Life;
 use crate::prefetch;
 use crate::region::{self, REGION_SIZE, Region};
+use crate::watch::Watch;
 
 /// Bytes in a block.
 pub const BLOCK_SIZE: usize = 64 << 10;
@@ -108,6 +110,12 @@ pub struct Pool {
     bases: Box<[AtomicPtr<u8>]>,
     /// The regions' files, as far as there are regions.
     files: Box<[AtomicI32]>,
+    /// What others call each region. Another one in the same place is called otherwise.
+    names: Box<[AtomicU32]>,
+    named: AtomicU32,
+    watch: Arc<Watch>,
+    /// The records that have been made on this pool.
+    records: AtomicU32,
     /// One bit a block, set when a place in it has been lent.
     lent: Box<[AtomicU64]>,
     limit_blocks: AtomicUsize,
@@ -132,6 +140,10 @@ impl Pool {
         Ok(Arc::new(Self {
             bases: (0..regions).map(|_| AtomicPtr::default()).collect(),
             files: (0..regions).map(|_| AtomicI32::new(-1)).collect(),
+            names: (0..regions).map(|_| AtomicU32::new(0)).collect(),
+            named: AtomicU32::new(0),
+            watch: Arc::new(Watch::new()?),
+            records: AtomicU32::new(0),
             lent: (0..regions * WORDS).map(|_| AtomicU64::new(0)).collect(),
             limit_blocks: AtomicUsize::new(max_blocks),
             used_blocks: AtomicUsize::new(0),
@@ -159,6 +171,39 @@ impl Pool {
     /// Bytes in blocks that are in use, wholly or in part.
     pub fn used_bytes(&self) -> u64 {
         (self.used_blocks.load(Ordering::Relaxed) * BLOCK_SIZE) as u64
+    }
+
+    /// The file of the words that tell whether what was read is good, to be read only.
+    pub fn watch_file(&self) -> io::Result<OwnedFd> {
+        self.watch.file()
+    }
+
+    /// Says to whoever reads in the pool that this process lives, for as long as the result does.
+    pub fn begin_life(&self) -> io::Result<Life> {
+        Life::begin(Arc::clone(&self.watch))
+    }
+
+    /// The file of a region, to be read only; `None` when it is not there any more.
+    pub fn region_file(&self, name: u32) -> Option<Arc<OwnedFd>> {
+        // Under the lock, so that it does not go meanwhile.
+        let inner = self.inner.lock();
+        let index = self.names.iter().position(|known| known.load(Ordering::Relaxed) == name);
+        let state = index.filter(|_| name != 0).and_then(|index| inner.regions.get(index)?.as_ref());
+        state.map(|state| state.region.share())
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// A number for new records.
+    pub(crate) fn number_records(&self) -> u32 {
+        self.records.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What a place's region is called, and where in it byte `from` of the place lies.
+    pub(crate) fn shared_at(&self, loc: Loc, from: usize) -> (u32, u32) {
+        (self.names[loc.region()].load(Ordering::Relaxed), (loc.offset() + from) as u32)
     }
 
     /// A slot or run of at least `len` bytes; `None` when there is no room.
@@ -333,6 +378,8 @@ impl Pool {
         let vacant = self.bases.iter().position(|base| base.load(Ordering::Relaxed).is_null());
         let (Some(vacant), Ok(region)) = (vacant, Region::new()) else { return };
         self.files[vacant].store(region.file().as_raw_fd(), Ordering::Release);
+        let name = self.named.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        self.names[vacant].store(name, Ordering::Relaxed);
         self.bases[vacant].store(region.base().as_ptr(), Ordering::Release);
         inner.add_region(vacant, region);
     }
@@ -359,6 +406,7 @@ impl Pool {
     fn unmap_spare(&self, inner: &mut Inner) -> Option<Box<RegionState>> {
         let index = inner.spare_region()?;
         self.bases[index].store(std::ptr::null_mut(), Ordering::Relaxed);
+        self.names[index].store(0, Ordering::Relaxed);
         inner.remove_region(index)
     }
 }
@@ -383,7 +431,7 @@ struct RegionState {
     used: [u64; WORDS],
     free: usize,
     cut: Vec<Option<Box<CutBlock>>>,
-    _region: Region,
+    region: Region,
 }
 
 /// A block that is cut into slots.
@@ -405,7 +453,7 @@ impl Inner {
             self.regions.resize_with(index + 1, || None);
         }
         let cut = std::iter::repeat_with(|| None).take(REGION_BLOCKS).collect();
-        let state = RegionState { used: [0; WORDS], free: REGION_BLOCKS, cut, _region: region };
+        let state = RegionState { used: [0; WORDS], free: REGION_BLOCKS, cut, region };
         self.regions[index] = Some(Box::new(state));
         self.free_blocks += REGION_BLOCKS;
     }

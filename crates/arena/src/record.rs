@@ -13,10 +13,12 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use elcache_core::payload::{Backing, Buffer, Payload};
+use elcache_core::shared::{Place, RecordId, Watched};
 use parking_lot::Mutex;
 
 use crate::buffer::PageBuffer;
 use crate::pool::{Hint, LOC_BITS, Loc, Pool};
+use crate::watch::Watch;
 
 /// Cells in a segment. Segments are allocated as they are needed and stay.
 const SEGMENT: usize = 1024;
@@ -125,6 +127,8 @@ impl Drop for NewRecord {
 /// The records of one shard.
 pub struct Records {
     pool: Arc<Pool>,
+    /// Which of the pool's these are, in the order in which they were made.
+    ordinal: u32,
     segments: Box<[OnceLock<Box<[AtomicU64; SEGMENT]>>]>,
     vacant: Mutex<Vacant>,
     retired: Mutex<Vec<Loc>>,
@@ -144,6 +148,7 @@ impl Records {
     pub fn new(pool: &Arc<Pool>, most: u32) -> Arc<Self> {
         Arc::new(Self {
             pool: Arc::clone(pool),
+            ordinal: pool.number_records(),
             segments: (0..(most as usize).div_ceil(SEGMENT)).map(|_| OnceLock::new()).collect(),
             vacant: Mutex::default(),
             retired: Mutex::default(),
@@ -233,15 +238,32 @@ impl Records {
         self.get(number)
     }
 
+    /// A record is about to be found no more, by any name, and to be released: whoever watches it is told. To be called before anybody
+    /// can find another one in its place, so that nobody reads the old one after somebody has read the new one.
+    pub fn leave(&self, number: u32) -> Leaving<'_> {
+        self.pool.watch().begin_change(Watch::word_of(self.ordinal, number));
+        Leaving { records: self, number }
+    }
+
     /// Takes the name from a record: nobody finds it any more, and its last reader frees it. Nothing happens when
     /// the number names none.
-    pub fn release(&self, number: u32) {
+    pub fn release(&self, leaving: Leaving<'_>) {
+        let number = leaving.number;
         let Some(cell) = self.cell(number) else { return };
         // The orderings are those of `give_back`, for the same reason.
         let before = cell.fetch_and(!NAMED, Ordering::AcqRel);
+        drop(leaving);
         if before & STATE == NAMED {
             self.retire(number, Loc::from_bits(before >> STATE_BITS));
         }
+    }
+
+    /// What changes before the record loses its name, which the caller refers to. `None` when it has none any more.
+    pub fn watch(&self, number: u32) -> Option<Watched> {
+        let watched = self.pool.watch().read(Watch::word_of(self.ordinal, number))?;
+        // The word is looked at first: if the name goes after this, the word changes.
+        let named = self.cell(number)?.load(Ordering::SeqCst) & NAMED != 0;
+        named.then_some(watched)
     }
 
     /// Tracked records whose last reference has gone, in no particular order, at most `most` of them.
@@ -304,6 +326,18 @@ impl Drop for Records {
                 free(View { pool: &self.pool, head: Loc::from_bits(cell >> STATE_BITS) });
             }
         }
+    }
+}
+
+/// A record that is on its way out. Nobody is told to watch it.
+pub struct Leaving<'a> {
+    records: &'a Records,
+    number: u32,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.records.pool.watch().end_change(Watch::word_of(self.records.ordinal, self.number));
     }
 }
 
@@ -407,18 +441,29 @@ impl OwnedRef {
             if range.start < range.end {
                 let before = range.start;
                 let range = start + range.start..start + range.end;
+                let shared = self.shared_at(place, range.start);
                 let slice = Slice { record: Arc::clone(self), place, range };
                 match place {
                     Some(index) if len >= MIN_LENT => {
                         let piece = LentPiece { record: Arc::clone(self), index };
-                        payload.push_backed(Bytes::from_owner(slice), Arc::new(piece), before);
+                        payload.push_backed(Bytes::from_owner(slice), Some(shared), Arc::new(piece), before);
                     }
-                    _ => payload.push(Bytes::from_owner(slice)),
+                    _ => payload.push_placed(Bytes::from_owner(slice), Some(shared)),
                 }
             }
             at += len;
         }
         payload
+    }
+
+    /// Where byte `from` of a piece lies for others, or of the content.
+    fn shared_at(&self, piece: Option<usize>, from: usize) -> Place {
+        let view = self.view();
+        let piece = piece.and_then(|index| view.place(index)).map(|loc| (loc, from));
+        let (loc, from) = piece.unwrap_or((self.head, view.content_at() + from));
+        let (region, offset) = self.records.pool.shared_at(loc, from);
+        let record = RecordId(u64::from(self.records.ordinal) << 32 | u64::from(self.number));
+        Place { region, offset, record }
     }
 
     fn view(&self) -> View<'_> {
@@ -498,9 +543,13 @@ impl<'a> View<'a> {
     }
 
     fn content(self) -> &'a [u8] {
-        let start = PREFIX + self.piece_count() * PIECE;
+        let start = self.content_at();
         let len = (self.prefix() & (TRACKED - 1)) as usize;
         self.head().get(start..start + len).unwrap_or_default()
+    }
+
+    fn content_at(self) -> usize {
+        PREFIX + self.piece_count() * PIECE
     }
 
     fn piece_count(self) -> usize {
@@ -575,12 +624,48 @@ mod tests {
             let payload = record.into_owned(&records).body(head.len(), from, to);
             let expected = &body[from.min(to).min(len)..to.min(len)];
             prop_assert_eq!(&payload.to_contiguous()[..], expected);
-            records.release(number);
+            records.release(records.leave(number));
             prop_assert!(records.get(number).is_none());
             prop_assert_eq!(pool.used_bytes() > 0, !expected.is_empty());
             drop(payload);
             prop_assert_eq!(pool.used_bytes(), 0);
         }
+    }
+
+    /// What somebody else reads at these places of the regions' files.
+    fn read_shared(pool: &Pool, payload: &Payload) -> Vec<u8> {
+        let mut all = Vec::new();
+        for (bytes, place) in payload.places() {
+            let place = place.unwrap();
+            let file = pool.region_file(place.region).unwrap();
+            let mut read = vec![0; bytes.len()];
+            assert_eq!(rustix::io::pread(&file, &mut read, u64::from(place.offset)), Ok(bytes.len()));
+            all.extend(read);
+        }
+        all
+    }
+
+    #[test]
+    fn others_find_the_bytes_at_their_places_and_are_told_when_the_record_loses_its_name() {
+        let pool = Pool::new(8 << 20).unwrap();
+        let (_, records) = (Records::new(&pool, 10), Records::new(&pool, 10));
+        let body: Vec<u8> = (0..150_001).map(|i| (i * 7 % 253) as u8).collect();
+        let number = records.insert(new(&pool, &[b"name"], &body, false)).ok().unwrap();
+        let record = records.get(number).unwrap().into_owned(&records);
+        let watched = records.watch(number).unwrap();
+        assert_eq!(records.watch(number), Some(watched), "looking changes nothing");
+        let payload = record.body(4, 3, 150_000);
+        assert_eq!(read_shared(&pool, &payload), body[3..150_000]);
+        let slice = payload.slice(70_000, 140_000);
+        assert_eq!(read_shared(&pool, &slice), body[70_003..140_003]);
+        let of = payload.places().map(|(_, place)| place.unwrap().record).collect::<Vec<_>>();
+        assert!(of.iter().all(|of| of.0 == 1 << 32 | u64::from(number)), "{of:?}");
+        records.release(records.leave(number));
+        assert_eq!(records.watch(number), None);
+        let now = pool.watch().read(watched.word).unwrap();
+        assert_ne!(now, watched);
+        assert_eq!(read_shared(&pool, &payload), body[3..150_000], "as long as somebody refers to it");
+        assert!(pool.region_file(0).is_none() && pool.region_file(77).is_none());
     }
 
     #[test]
@@ -589,7 +674,7 @@ mod tests {
         let records = Records::new(&pool, 10);
         let number = records.insert(new(&pool, &[b"abc"], &[], false)).ok().unwrap();
         let reader = records.get(number).unwrap();
-        records.release(number);
+        records.release(records.leave(number));
         assert_eq!(reader.content(), b"abc");
         assert!(pool.used_bytes() > 0);
         drop(reader);
@@ -603,7 +688,7 @@ mod tests {
         let pool = Pool::new(1 << 20).unwrap();
         let records = Records::new(&pool, 10);
         let number = records.insert(new(&pool, &[b"root"], &[], true)).ok().unwrap();
-        records.release(number);
+        records.release(records.leave(number));
         let retired = records.take_retired(8);
         assert_eq!(retired.iter().map(Retired::content).collect::<Vec<_>>(), [b"root"]);
         drop(retired);
@@ -628,7 +713,7 @@ mod tests {
             let flags = rustix::pipe::SpliceFlags::empty();
             let sent = rustix::pipe::splice(file, Some(&mut offset), &writer, None, count, flags).unwrap();
             drop(payload);
-            records.release(number);
+            records.release(records.leave(number));
             assert_eq!(pool.used_bytes(), 0);
             let again = records.insert(new(&pool, &[b"new"], &vec![2; len], false)).ok().unwrap();
             let mut seen = vec![0; sent];
@@ -676,11 +761,11 @@ mod tests {
                 let content = vec![round as u8; 1 + round % 700];
                 held.push(records.insert(new(&pool, &[&content], &[], false)).ok().unwrap());
                 if held.len() == 12 {
-                    records.release(held.remove(round % 12));
+                    records.release(records.leave(held.remove(round % 12)));
                 }
             }
             stop.store(true, Ordering::Relaxed);
-            held.into_iter().for_each(|number| records.release(number));
+            held.into_iter().for_each(|number| records.release(records.leave(number)));
         });
         assert!(reads.load(Ordering::Relaxed) > 0);
         assert_eq!(pool.used_bytes(), 0);

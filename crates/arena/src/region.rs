@@ -3,11 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{
-    FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, ftruncate, memfd_create,
-};
+use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+
+use crate::mapping::{Others, for_reading, shared_file};
 
 /// Bytes in a region.
 pub(crate) const REGION_SIZE: usize = 64 << 20;
@@ -18,6 +20,10 @@ const HUGE_PAGE: usize = 2 << 20;
 pub(crate) struct Region {
     base: NonNull<u8>,
     file: OwnedFd,
+    /// The same for others, who can only read.
+    readable: Arc<OwnedFd>,
+    /// Others may have mapped it.
+    shared: AtomicBool,
 }
 
 // SAFETY: the region owns its mapping, which no thread is tied to.
@@ -26,14 +32,13 @@ unsafe impl Send for Region {}
 impl Region {
     /// Maps fresh memory, sealed against shrinking and growing.
     pub(crate) fn new() -> io::Result<Self> {
-        let file = memfd_create("elcache", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        ftruncate(&file, REGION_SIZE as u64)?;
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
+        let file = shared_file("elcache-region", REGION_SIZE, Others::Read)?;
+        let readable = Arc::new(for_reading(file.as_fd())?);
         let base = map_aligned(&file)?;
         // SAFETY: the advice changes how the mapping is backed and nothing that is in it. It helps where the system allows huge
         // pages for shared memory (`shmem_enabled` is `advise`) and is refused elsewhere, which is no error.
         let _ = unsafe { madvise(base.as_ptr().cast(), REGION_SIZE, Advice::LinuxHugepage) };
-        Ok(Self { base, file })
+        Ok(Self { base, readable, file, shared: AtomicBool::new(false) })
     }
 
     /// Where it begins.
@@ -44,6 +49,12 @@ impl Region {
     /// The memory as a file.
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// A descriptor for others, which can only read. No system call: it is asked for under the pool's lock.
+    pub(crate) fn share(&self) -> Arc<OwnedFd> {
+        self.shared.store(true, Ordering::Relaxed);
+        Arc::clone(&self.readable)
     }
 }
 
@@ -84,5 +95,10 @@ impl Drop for Region {
         // in use.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), REGION_SIZE) };
         debug_assert!(unmapped.is_ok());
+        if self.shared.load(Ordering::Relaxed) {
+            // Whoever has it mapped still is to hold no memory by that.
+            let punched = renew(self.file.as_fd(), 0, REGION_SIZE);
+            debug_assert!(punched.is_ok());
+        }
     }
 }

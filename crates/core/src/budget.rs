@@ -10,13 +10,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub struct Budget {
     max_bytes: u64,
+    /// What may be taken.
+    limit_bytes: u64,
     taken_bytes: AtomicU64,
+    /// What this is a part of.
+    whole: Option<Arc<Budget>>,
 }
 
 impl Budget {
     /// A budget of this many bytes of which nothing is taken.
     pub fn new(max_bytes: u64) -> Arc<Self> {
-        Arc::new(Self { max_bytes, taken_bytes: AtomicU64::new(0) })
+        let limit_bytes = max_bytes - max_bytes / 4;
+        Arc::new(Self { max_bytes, limit_bytes, taken_bytes: AtomicU64::new(0), whole: None })
+    }
+
+    /// A part of another budget: what is taken of it is taken of both. So those that share it leave the rest to others.
+    pub fn part_of(whole: &Arc<Self>, max_bytes: u64) -> Arc<Self> {
+        let whole = Some(Arc::clone(whole));
+        Arc::new(Self { max_bytes, limit_bytes: max_bytes, taken_bytes: AtomicU64::new(0), whole })
     }
 
     /// The whole budget in bytes.
@@ -40,6 +51,25 @@ impl Budget {
         let mut taken = Taken { budget: Arc::clone(self), bytes: 0 };
         taken.grow(bytes).then_some(taken)
     }
+
+    fn add(&self, bytes: u64) -> bool {
+        let grown = self.taken_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+            taken.checked_add(bytes).filter(|&sum| sum <= self.limit_bytes)
+        });
+        if grown.is_err() {
+            return false;
+        }
+        let has_room = self.whole.as_ref().is_none_or(|whole| whole.add(bytes));
+        if !has_room {
+            self.taken_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        has_room
+    }
+
+    fn subtract(&self, bytes: u64) {
+        self.taken_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.whole.iter().for_each(|whole| whole.subtract(bytes));
+    }
 }
 
 /// A part of the budget that is in use. Dropping it gives it back.
@@ -52,18 +82,15 @@ pub struct Taken {
 impl Taken {
     /// Takes more; false, and nothing changes, when that would leave the memory tier less than a quarter.
     pub fn grow(&mut self, bytes: u64) -> bool {
-        let limit = self.budget.max_bytes - self.budget.max_bytes / 4;
-        let grown = self.budget.taken_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-            taken.checked_add(bytes).filter(|&sum| sum <= limit)
-        });
-        self.bytes += if grown.is_ok() { bytes } else { 0 };
-        grown.is_ok()
+        let grown = self.budget.add(bytes);
+        self.bytes += if grown { bytes } else { 0 };
+        grown
     }
 
     /// Gives some back, at most all.
     pub fn shrink(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
-        self.budget.taken_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.budget.subtract(bytes);
         self.bytes -= bytes;
     }
 
@@ -94,6 +121,22 @@ mod tests {
         assert!(budget.take(100).is_some());
         drop(first);
         assert_eq!(budget.taken_bytes(), 0);
+    }
+
+    #[test]
+    fn a_part_is_taken_of_the_whole_and_no_more_than_the_part() {
+        let whole = Budget::new(1000);
+        let part = Budget::part_of(&whole, 300);
+        let taken = part.take(200).unwrap();
+        assert!(part.take(101).is_none());
+        assert_eq!((part.taken_bytes(), whole.taken_bytes()), (200, 200));
+        let other = whole.take(500).unwrap();
+        assert!(part.take(51).is_none());
+        assert_eq!((part.taken_bytes(), whole.taken_bytes()), (200, 700));
+        drop(taken);
+        assert_eq!((part.taken_bytes(), whole.taken_bytes()), (0, 500));
+        drop(other);
+        assert!(part.take(300).is_some() && part.take(301).is_none());
     }
 
     #[test]

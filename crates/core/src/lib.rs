@@ -9,8 +9,11 @@
 //! - [`value`]: a value's metadata, version and kept headers.
 //! - [`condition`]: `If-Match` and its relatives, as the data plane sees them.
 //! - [`payload`]: bytes in pieces, and buffers that are filled before they become a payload.
+//! - [`shared`]: memory that clients on the same machine read in place.
+//! - [`seats`]: how many connections there are.
 //! - [`tier`]: what the coordinator asks of memory, disk and cluster.
 //! - [`staging`]: what tiers keep of a value that many writers put together, until it is committed.
+//! - [`activity`]: whether a connection serves a request, so that a stop knows which to close.
 //! - [`budget`]: the one memory budget.
 //! - [`clock`]: time as an argument.
 //!
@@ -19,12 +22,15 @@
 //! lengths are `u64` and every sum of them is checked.
 #![forbid(unsafe_code)]
 
+pub mod activity;
 pub mod budget;
 pub mod clock;
 pub mod condition;
 pub mod digest;
 pub mod key;
 pub mod payload;
+pub mod seats;
+pub mod shared;
 pub mod span;
 pub mod staging;
 pub mod tier;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::digest::Digest;
+use crate::shared::Place;
 
 /// The file in which the bytes of a piece lie, so that they can be sent from there without being copied.
 pub trait Backing: Send + Sync {
@@ -26,12 +27,15 @@ struct Piece {
     bytes: Bytes,
     /// Where they lie in a file, and how many bytes of that come before these.
     file: Option<(Arc<dyn Backing>, usize)>,
+    /// Where they lie in memory that can be shared.
+    place: Option<Place>,
 }
 
 impl Piece {
     fn slice(&self, from: usize, to: usize) -> Self {
         let file = self.file.as_ref().map(|(file, before)| (Arc::clone(file), before + from));
-        Self { bytes: self.bytes.slice(from..to), file }
+        let place = self.place.map(|place| Place { offset: place.offset + from as u32, ..place });
+        Self { bytes: self.bytes.slice(from..to), file, place }
     }
 }
 
@@ -57,12 +61,18 @@ impl Payload {
 
     /// Adds a piece at the end. An empty piece adds nothing.
     pub fn push(&mut self, bytes: Bytes) {
-        self.add(Piece { bytes, file: None });
+        self.add(Piece { bytes, file: None, place: None });
     }
 
-    /// Adds a piece whose bytes lie in a file as well, `before` bytes behind the beginning of what the file lends.
-    pub fn push_backed(&mut self, bytes: Bytes, file: Arc<dyn Backing>, before: usize) {
-        self.add(Piece { bytes, file: Some((file, before)) });
+    /// Adds a piece whose bytes lie at a place that can be shared.
+    pub fn push_placed(&mut self, bytes: Bytes, place: Option<Place>) {
+        self.add(Piece { bytes, file: None, place });
+    }
+
+    /// Adds a piece whose bytes lie at a place that can be shared, and in a file as well, `before` bytes behind the beginning of what
+    /// the file lends.
+    pub fn push_backed(&mut self, bytes: Bytes, place: Option<Place>, file: Arc<dyn Backing>, before: usize) {
+        self.add(Piece { bytes, file: Some((file, before)), place });
     }
 
     /// Adds the pieces of another at the end.
@@ -111,6 +121,11 @@ impl Payload {
             passed += piece.bytes.len();
         }
         None
+    }
+
+    /// The pieces in order, each with its place if it has one.
+    pub fn places(&self) -> impl Iterator<Item = (&Bytes, Option<Place>)> {
+        self.parts().map(|piece| (&piece.bytes, piece.place))
     }
 
     fn parts(&self) -> impl Iterator<Item = &Piece> {

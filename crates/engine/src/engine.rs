@@ -146,13 +146,8 @@ impl Engine {
             }
             match tier.root(key).get().await {
                 Lookup::Hit(root) => {
-                    let counters = self.metrics.tier(tier.name());
-                    counters.get_latency.observe(self.clock.elapsed().saturating_sub(began));
                     let value = Value::new(root, tier.name(), key, stamp);
-                    // Of a value in chunks it is not known yet whether all is there: `readable` will tell.
-                    if value.inline().is_some() {
-                        counters.hits.inc();
-                    }
+                    self.count_found(&value, began);
                     if place > 0 {
                         self.promote(&value);
                     } else {
@@ -165,6 +160,34 @@ impl Engine {
             }
         }
         if busy { Found::Busy } else { Found::Miss }
+    }
+
+    /// As [`Engine::get`], where that does not have to wait: `None`, and nothing is counted, when slower tiers have to be asked.
+    pub fn get_now(self: &Arc<Self>, key: &Key) -> Option<Found> {
+        let began = self.clock.elapsed();
+        let tier = self.tiers.first()?;
+        match tier.root(key).now()? {
+            Lookup::Hit(root) => {
+                let value = Value::new(root, tier.name(), key, None);
+                self.count_found(&value, began);
+                self.asked_for(key, &value);
+                Some(Found::Value(value))
+            }
+            Lookup::Miss if self.tiers.len() == 1 => {
+                self.metrics.tier(tier.name()).misses.inc();
+                Some(Found::Miss)
+            }
+            Lookup::Miss | Lookup::Busy => None,
+        }
+    }
+
+    fn count_found(&self, value: &Value, began: Duration) {
+        let counters = self.metrics.tier(value.tier);
+        counters.get_latency.observe(self.clock.elapsed().saturating_sub(began));
+        // Of a value in chunks it is not known yet whether all is there: `readable` will tell.
+        if value.inline().is_some() {
+            counters.hits.inc();
+        }
     }
 
     /// Whether all chunks under these spans of a value are there; counts the hit, partial hit or miss.
@@ -192,6 +215,13 @@ impl Engine {
     /// Reads a span of a value.
     pub fn reader(self: &Arc<Self>, value: Arc<Value>, span: Span) -> Reader {
         Reader::new(Arc::clone(self), value, span)
+    }
+
+    /// Counts hits that clients had without asking, and their bytes.
+    pub fn count_hits(&self, tier: TierName, hits: u64, bytes: u64) {
+        let counters = self.metrics.tier(tier);
+        counters.hits.add(hits);
+        counters.bytes_read.add(bytes);
     }
 
     /// Counts bytes that were given out without a [`Reader`].
@@ -289,7 +319,12 @@ impl Engine {
         Stats::of(self.tiers.iter().map(of).collect())
     }
 
-    /// The time.
+    /// The clock, for who keeps it.
+    pub fn clock_handle(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
+    }
+
+    /// The clock.
     pub fn clock(&self) -> &dyn Clock {
         &*self.clock
     }

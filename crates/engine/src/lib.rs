@@ -7,7 +7,7 @@
 //! - [`reader`]: a range on its way out, chunk by chunk.
 //! - `order`: locks of keys, and how a reader learns that a key was written meanwhile.
 //! - `demote`: what the fastest tier evicts goes to a slower one.
-//! - `search`, `residency`: which chunks of a value are there, and what is remembered of that.
+//! - `search`, `residency`: which chunks of a value are there, and what is remembered of that; [`runs`]: which bytes those are.
 //! - `promote`, `flights`: from a slower tier into the fastest, once for all who wait for it.
 //! - [`outcome`]: what can come of it all.
 //! - `admit`, `seen`: which values the disk gets.
@@ -36,6 +36,7 @@ pub mod outcome;
 mod promote;
 pub mod reader;
 mod residency;
+pub mod runs;
 mod search;
 mod seen;
 pub mod sparse;
@@ -48,6 +49,7 @@ pub use demote::Demoter;
 pub use engine::{Engine, EngineConfig, MAX_SMALL};
 pub use outcome::{Found, Opened, PutOptions, ReadFailed, Readable, Stored, Value, WriteError};
 pub use reader::Reader;
+pub use runs::Runs;
 pub use sparse::{Keeper, Missing, Range, Sparse, SparseError, SparseUsage, Status};
 pub use stats::{Stats, TierStats};
 pub use upload::Upload;

@@ -173,13 +173,13 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Looks for every `step`th of these chunks, all of which one page lists.
+    /// Looks for every `step`th of these chunks, all of which one page lists, and says of each whether it is there.
     pub(crate) async fn look_for(
         &mut self,
         numbers: Range<u64>,
         step: usize,
         tally: &mut Tally,
-    ) -> Result<(), NotNow> {
+    ) -> Result<Vec<bool>, NotNow> {
         let (page, _) = manifest::place_of(numbers.start);
         let listed_in = match self.page(page).await {
             Lookup::Hit(bytes) => {
@@ -189,9 +189,10 @@ impl<'a> Search<'a> {
             Lookup::Busy => return Err(NotNow),
         };
         let Some(chunks) = listed_in else {
-            let bytes = numbers.step_by(step).map(|number| tree::chunk_len(self.size, number)).sum();
-            tally.no_page(page, bytes, self.has_lost(page));
-            return Ok(());
+            let lens = numbers.step_by(step).map(|number| tree::chunk_len(self.size, number));
+            let here = lens.clone().map(|_| false).collect();
+            tally.no_page(page, lens.sum(), self.has_lost(page));
+            return Ok(here);
         };
         let chunks: Vec<ChunkRef> = chunks;
         let mut here = vec![false; chunks.len()];
@@ -208,7 +209,7 @@ impl<'a> Search<'a> {
             }
         }
         tally.of_chunks(&chunks, &here);
-        Ok(())
+        Ok(here)
     }
 
     /// Whether this is not there, now.

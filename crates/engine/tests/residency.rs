@@ -464,3 +464,89 @@ async fn more_values_than_are_remembered_are_all_answered() {
         assert_eq!(node.ask_all().await, partial(99));
     }
 }
+
+/// Spans of chunks as runs of bytes.
+fn bytes(chunks: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    chunks.iter().map(|(from, to)| (from * CHUNK_SIZE, (to - from) * CHUNK_SIZE)).collect()
+}
+
+#[tokio::test]
+async fn runs_are_what_is_there_of_a_span_and_end_with_it() {
+    let node = Node::new(2 * PAGE + 5);
+    node.disk.lose([0, 3, 4, PAGE_DIGESTS - 1]);
+    let value = node.find().await.unwrap();
+    let of = async |start, end, most| {
+        node.engine.runs(&value, Span::new(start, end).unwrap(), most).await.unwrap()
+    };
+    let all = of(0, 2 * PAGE + 5, 100).await;
+    let last = (PAGE, PAGE + 5);
+    assert_eq!(all.ranges, [&bytes(&[(1, 3), (5, PAGE_DIGESTS - 1)])[..], &[last]].concat());
+    assert_eq!((all.covered, all.slowest), (2 * PAGE + 5, TierName::Disk));
+    // Within chunks, and over a missing one.
+    let part = of(3 * CHUNK_SIZE - 2, 5 * CHUNK_SIZE + 7, 100).await;
+    assert_eq!(part.ranges, [(3 * CHUNK_SIZE - 2, 2), (5 * CHUNK_SIZE, 7)]);
+    // As many as are wanted: the rest begins where it is said that they end.
+    let first = of(0, 2 * PAGE, 1).await;
+    assert_eq!((first.ranges, first.covered), (bytes(&[(1, 3)]), 5 * CHUNK_SIZE));
+    assert_eq!(of(7, 7, 1).await.ranges, []);
+    assert_eq!(of(9, 2 * CHUNK_SIZE, 0).await.ranges, []);
+    node.disk.missing_pages.lock().insert(0);
+    assert_eq!(of(0, 2 * PAGE + 5, 9).await.ranges, [last]);
+    node.disk.busy.store(true, Ordering::SeqCst);
+    assert_eq!(node.engine.runs(&value, Span::new(PAGE, PAGE + 5).unwrap(), 9).await, None);
+}
+
+/// Nobody is kept waiting for five million chunks that are all there.
+#[tokio::test]
+async fn runs_of_the_largest_value_are_told_in_parts_that_cover_it() {
+    let node = Node::new(20 * TIB);
+    node.disk.lose([5_000_000]);
+    let value = node.find().await.unwrap();
+    let (mut from, mut told, mut parts) = (0, 0, 0);
+    while from < 20 * TIB {
+        let runs = node.engine.runs(&value, Span::new(from, 20 * TIB).unwrap(), 10).await.unwrap();
+        assert!(runs.covered > from, "each part tells something");
+        assert!(node.disk.looks() <= 64 * PAGE_DIGESTS);
+        told += runs.ranges.iter().map(|(_, len)| len).sum::<u64>();
+        (from, parts) = (runs.covered, parts + 1);
+    }
+    assert_eq!((told, parts), (20 * TIB - CHUNK_SIZE, 40));
+}
+
+#[tokio::test]
+async fn the_beginning_of_a_span_is_what_can_be_read_of_it() {
+    let node = Node::new(2 * PAGE);
+    let value = node.find().await.unwrap();
+    let of = async |start, end| {
+        let (span, tier) = node.engine.beginning(&value, Span::new(start, end).unwrap()).await.unwrap();
+        assert_eq!((span.start(), tier), (start, TierName::Disk));
+        span.end()
+    };
+    assert_eq!(of(5, 2 * PAGE).await, 2 * PAGE);
+    node.disk.lose([7, PAGE_DIGESTS + 1]);
+    assert_eq!(of(5, 2 * PAGE).await, 7 * CHUNK_SIZE);
+    assert_eq!(of(7 * CHUNK_SIZE + 1, PAGE).await, 7 * CHUNK_SIZE + 1, "nothing");
+    assert_eq!(of(8 * CHUNK_SIZE + 1, 2 * PAGE).await, PAGE + CHUNK_SIZE);
+    assert_eq!(of(PAGE, PAGE + 9).await, PAGE + 9);
+    node.disk.busy.store(true, Ordering::SeqCst);
+    assert_eq!(node.engine.beginning(&value, Span::whole(PAGE)).await, None);
+}
+
+#[tokio::test]
+async fn a_look_that_must_not_wait_leaves_slower_tiers_alone_and_counts_nothing() {
+    let node = Node::new(5);
+    assert!(node.engine.get_now(&key()).is_none(), "the disk was not asked");
+    let of_memory = || node.engine.stats().tiers.iter().map(|(_, stats)| (stats.hits, stats.misses)).next();
+    assert_eq!(of_memory(), Some((0, 0)));
+    let budget = Budget::new(64 << 20);
+    let clock: Arc<dyn Clock> = node.disk.clock.clone();
+    let memory = MemoryTier::new(MemoryConfig::default(), &budget, Arc::clone(&clock), 1).unwrap();
+    let alone =
+        Engine::new(EngineConfig::default(), vec![memory.clone()], memory, clock, budget, Metrics::new());
+    assert!(matches!(alone.get_now(&key()), Some(Found::Miss)));
+    alone.put_small(&key(), &Default::default(), b"five!").await.unwrap();
+    let Some(Found::Value(value)) = alone.get_now(&key()) else { panic!("memory has it") };
+    assert_eq!(&value.inline().unwrap().to_contiguous()[..], b"five!");
+    let (_, stats) = &alone.stats().tiers[0];
+    assert_eq!((stats.hits, stats.misses), (1, 1));
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use elcache_core::seats::Seats;
 use elcache_engine::Engine;
 use elcache_metrics::{Metrics, Snapshot, UploadUsage};
 
@@ -36,6 +37,11 @@ impl App {
     /// What `/health` says.
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// Where its connections are counted, among those of other transports.
+    pub fn seats(&self) -> &Arc<Seats> {
+        &self.connections.all
     }
 
     /// The limits, to be changed while the server runs.

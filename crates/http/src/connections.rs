@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use elcache_core::seats::{self, Seats};
 use parking_lot::Mutex;
 
 use crate::app::App;
@@ -11,39 +12,37 @@ use crate::config::HttpConfig;
 
 /// Counts connections.
 #[derive(Debug, Default)]
-pub(crate) struct Connections(Mutex<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    total: usize,
-    by_address: HashMap<IpAddr, usize>,
+pub(crate) struct Connections {
+    /// Those of other transports are among them.
+    pub(crate) all: Arc<Seats>,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// One connection's place among them, until it is dropped.
 pub(crate) struct Seat {
     app: Arc<App>,
     address: IpAddr,
+    _among_all: seats::Seat,
 }
 
 impl Connections {
-    fn enter(&self, address: IpAddr, config: &HttpConfig) -> bool {
-        let mut counts = self.0.lock();
-        let from_address = counts.by_address.get(&address).copied().unwrap_or(0);
-        if counts.total >= config.connections || from_address >= config.connections_per_address {
-            return false;
+    fn enter(&self, address: IpAddr, config: &HttpConfig) -> Option<seats::Seat> {
+        let among_all = self.all.take(config.connections)?;
+        let mut by_address = self.by_address.lock();
+        let from_address = by_address.get(&address).copied().unwrap_or(0);
+        if from_address >= config.connections_per_address {
+            return None;
         }
-        counts.total += 1;
-        counts.by_address.insert(address, from_address + 1);
-        true
+        by_address.insert(address, from_address + 1);
+        Some(among_all)
     }
 
     fn leave(&self, address: IpAddr) {
-        let mut counts = self.0.lock();
-        counts.total -= 1;
-        match counts.by_address.get_mut(&address) {
+        let mut by_address = self.by_address.lock();
+        match by_address.get_mut(&address) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {
-                counts.by_address.remove(&address);
+                by_address.remove(&address);
             }
         }
     }
@@ -55,10 +54,9 @@ impl Seat {
         // An IPv4 client of a dual-stack socket is the same client.
         let address = address.to_canonical();
         let config = app.config.get();
-        app.connections.enter(address, &config).then(|| {
-            app.metrics.connections(elcache_metrics::Transport::Http).inc();
-            Self { app: Arc::clone(app), address }
-        })
+        let among_all = app.connections.enter(address, &config)?;
+        app.metrics.connections(elcache_metrics::Transport::Http).inc();
+        Some(Self { app: Arc::clone(app), address, _among_all: among_all })
     }
 }
 
@@ -78,12 +76,18 @@ mod tests {
         let config = HttpConfig { connections: 3, connections_per_address: 2, ..HttpConfig::default() };
         let [a, b, c] = [1, 2, 3].map(|last| IpAddr::from([10, 0, 0, last]));
         let connections = Connections::default();
-        assert!(connections.enter(a, &config) && connections.enter(a, &config));
-        assert!(!connections.enter(a, &config));
-        assert!(connections.enter(b, &config) && !connections.enter(c, &config));
+        let [first, second] = [a, a].map(|address| connections.enter(address, &config));
+        assert!(first.is_some() && second.is_some() && connections.enter(a, &config).is_none());
+        let third = connections.enter(b, &config);
+        assert!(third.is_some() && connections.enter(c, &config).is_none());
+        drop(first);
         connections.leave(a);
-        assert!(connections.enter(c, &config));
+        // Whoever comes over another transport takes the place.
+        let local = connections.all.take(config.connections);
+        assert!(local.is_some() && connections.enter(c, &config).is_none());
+        drop(local);
+        assert!(connections.enter(c, &config).is_some());
         [a, b, c].into_iter().for_each(|address| connections.leave(address));
-        assert!(connections.0.lock().by_address.is_empty());
+        assert!(connections.by_address.lock().is_empty());
     }
 }

@@ -38,7 +38,6 @@ mod json;
 mod method;
 mod multipart;
 mod patience;
-mod presence;
 mod problem;
 mod put;
 pub mod range;

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::connections::Seat;
 use crate::h1::{self, Ended};
 use crate::h2;
-use crate::presence::Presence;
+use elcache_core::activity::Activity;
 
 /// Connections that the kernel completes before they are accepted.
 const BACKLOG: u32 = 4096;
@@ -41,7 +41,7 @@ pub struct Server {
 /// A connection that is being served.
 struct Served {
     task: AbortHandle,
-    presence: Arc<Presence>,
+    activity: Arc<Activity>,
 }
 
 impl Server {
@@ -82,10 +82,10 @@ impl Server {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, address)) => match self.admit(&stream, address) {
                         Some(place) => {
-                            let presence = Arc::new(Presence::default());
-                            let connection = Connection { app: Arc::clone(&self.app), presence: Arc::clone(&presence), place };
+                            let activity = Arc::new(Activity::default());
+                            let connection = Connection { app: Arc::clone(&self.app), activity: Arc::clone(&activity), place };
                             let task = tasks.spawn(connection.serve(stream, draining.subscribe()));
-                            served.insert(task.id(), Served { task, presence });
+                            served.insert(task.id(), Served { task, activity });
                         }
                         None => turn_away(stream, &turned_away),
                     },
@@ -95,7 +95,7 @@ impl Server {
         }
         drop(listener);
         draining.send_replace(true);
-        served.values().filter(|one| one.presence.close()).for_each(|one| one.task.abort());
+        served.values().filter(|one| one.activity.close()).for_each(|one| one.task.abort());
         let all =
             tokio::time::timeout(drain_limit, async { while tasks.join_next().await.is_some() {} }).await;
         tasks.shutdown().await;
@@ -119,14 +119,14 @@ struct Place {
 
 struct Connection {
     app: Arc<App>,
-    presence: Arc<Presence>,
+    activity: Arc<Activity>,
     place: Place,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream, draining: watch::Receiver<bool>) {
-        let Self { app, presence, place } = self;
-        match h1::serve(&app, stream, &presence).await {
+        let Self { app, activity, place } = self;
+        match h1::serve(&app, stream, &activity).await {
             Ended::Closed => {}
             // Boxed, so that connections of HTTP/1.1 do not pay for its size.
             Ended::Http2(stream, read) => Box::pin(h2::serve(app, stream, read, draining)).await,

@@ -9,6 +9,7 @@
 //! - `layout`: the bytes of a record.
 //! - `values`: how many chunks of each larger value are here.
 //! - `promises`: room promised to uploads.
+//! - `sharing`: clients on the same machine read in its memory.
 //! - `staging`: values that are put together piece by piece and are not committed yet.
 //! - [`policy`]: ARC, exact and single-threaded.
 //!
@@ -25,6 +26,7 @@ mod layout;
 pub mod policy;
 mod promises;
 mod shard;
+mod sharing;
 mod staging;
 pub mod store;
 mod table;

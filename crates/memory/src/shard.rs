@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use elcache_arena::{NewRecord, OwnedRef, Pool, Record, Records, Retired};
+use elcache_core::shared::Watched;
 use elcache_core::tier::Owner;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -113,12 +114,28 @@ impl Shard {
     /// As [`Shard::find`], and counts it as a use.
     pub(crate) fn hit(&self, name: Name<'_>) -> Option<Record<'_>> {
         let record = self.find(name)?;
-        if self.hits.note(record.number())
+        self.used(record.number());
+        Some(record)
+    }
+
+    /// Counts a use of the record of this number, if there is one.
+    pub(crate) fn note_use(&self, number: u32) {
+        if number < self.records.highest() {
+            self.used(number);
+        }
+    }
+
+    fn used(&self, number: u32) {
+        if self.hits.note(number)
             && let Some(mut state) = self.state.try_lock()
         {
             self.learn(&mut state);
         }
-        Some(record)
+    }
+
+    /// What changes before the record of this number loses its name; `None` when it has none.
+    pub(crate) fn watch(&self, number: u32) -> Option<Watched> {
+        self.records.watch(number)
     }
 
     /// A reference that outlives the borrow.
@@ -159,12 +176,13 @@ impl Shard {
         let State { policy, writer, owners } = &mut *state;
         match old {
             Some(old) => {
+                let leaving = self.records.leave(old);
                 self.table.replace(writer, name.hash, old, Entry { number, hint });
                 policy.remove(old);
                 if let Some(owners_before) = owners.remove(&old) {
                     owners.insert(number, owners_before);
                 }
-                self.records.release(old);
+                self.records.release(leaving);
             }
             None => self.enter(writer, name, Entry { number, hint }),
         }
@@ -350,10 +368,11 @@ impl Shard {
 
     /// Takes an entry out of the table and the policy, and its name from the record.
     fn take_out(&self, state: &mut State, kind: Kind, hash: u64, number: u32) -> Gone {
+        let leaving = self.records.leave(number);
         self.table.remove(&mut state.writer, hash, number);
         state.policy.remove(number);
         self.count(kind, -1);
-        self.records.release(number);
+        self.records.release(leaving);
         Gone { kind, owners: state.owners.remove(&number).unwrap_or_default(), kept: None }
     }
 

@@ -447,6 +447,14 @@ impl Store {
         }
     }
 
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn shard_at(&self, index: usize) -> Option<&Shard> {
+        self.shards.get(index)
+    }
+
     pub(crate) fn shard(&self, hash: u64) -> &Shard {
         // The table uses the low bits and the top sixteen; these are in between.
         &self.shards[((hash >> 32) as u16 as usize * self.shards.len()) >> 16]

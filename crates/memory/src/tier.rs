@@ -8,7 +8,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use bytes::Bytes;
-use elcache_arena::{OwnedRef, PageBuffer};
+use elcache_arena::{Life, OwnedRef, PageBuffer};
 use elcache_core::budget::Budget;
 use elcache_core::clock::Clock;
 use elcache_core::key::Key;
@@ -146,6 +146,11 @@ impl MemoryTier {
         }
         self.store.sweep(sweeps, SWEEP, self.clock.now_ms());
         false
+    }
+
+    /// Says to clients who share the memory that this process lives, for as long as the result does.
+    pub fn begin_life(&self) -> io::Result<Life> {
+        self.store.pool().begin_life()
     }
 
     fn find_root(&self, key: &Key) -> Lookup<Root> {

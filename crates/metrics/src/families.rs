@@ -327,11 +327,21 @@ pub(crate) static FAMILIES: &[Family] = &[
         },
     },
     Family {
+        name: "elcache_local_requests_total",
+        kind: Kind::Counter,
+        labels: &["transport", "op", "status"],
+        unit: "",
+        help: "Requests of local clients answered, by transport, operation and status.",
+        collect: |from, to| {
+            from.metrics.local_requests.for_each(|labels, requests| to.put(&labels, requests));
+        },
+    },
+    Family {
         name: "elcache_connections",
         kind: Kind::Gauge,
         labels: &["transport"],
         unit: "",
-        help: "Open connections of clients.",
+        help: "Open connections of clients, one over shared memory under both its transports.",
         collect: |from, to| {
             for transport in Transport::ALL {
                 to.put(&[transport.as_str()], from.metrics.connections(transport).get());

@@ -6,7 +6,7 @@
 //! # Layout
 //! - `counter`: counters striped over threads, and gauges.
 //! - `histogram`: latencies in fixed buckets.
-//! - `requests`: the table of HTTP requests by method and status code.
+//! - `requests`: the table of HTTP requests by method and status code; `local_requests`: that of local clients.
 //! - `process`: what the kernel says of this process.
 //! - `families`: the table of every metric: name, type, labels, unit, help, and where its samples come from.
 //! - `encode`: that table as text.
@@ -24,6 +24,7 @@ mod encode;
 mod families;
 pub mod format;
 pub mod histogram;
+mod local_requests;
 mod process;
 mod requests;
 
@@ -35,6 +36,7 @@ use elcache_core::tier::{DirectoryUsage, TierName, Usage};
 use crate::counter::{Counter, Gauge};
 pub use crate::format::Format;
 use crate::histogram::Histogram;
+use crate::local_requests::LocalRequests;
 use crate::process::Process;
 use crate::requests::Requests;
 
@@ -46,6 +48,9 @@ pub struct Metrics {
     cluster: TierMetrics,
     requests: Requests,
     http_connections: Gauge,
+    local_requests: LocalRequests,
+    unix_connections: Gauge,
+    shm_connections: Gauge,
     /// Uploads by ranges.
     pub uploads: UploadMetrics,
 }
@@ -99,16 +104,22 @@ pub struct UploadMetrics {
 pub enum Transport {
     /// The HTTP port.
     Http,
+    /// The Unix socket.
+    Unix,
+    /// Shared memory.
+    Shm,
 }
 
 impl Transport {
     /// Every transport there is.
-    pub const ALL: [Self; 1] = [Self::Http];
+    pub const ALL: [Self; 3] = [Self::Http, Self::Unix, Self::Shm];
 
     /// The word for it in labels.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Unix => "unix",
+            Self::Shm => "shm",
         }
     }
 }
@@ -157,10 +168,17 @@ impl Metrics {
         self.requests.count(method, code);
     }
 
+    /// Counts a request that a local client had answered. A word out of the ordinary counts as `other`.
+    pub fn local_request(&self, transport: Transport, op: &str, status: &str) {
+        self.local_requests.count(transport, op, status);
+    }
+
     /// The connections that are open.
     pub fn connections(&self, transport: Transport) -> &Gauge {
         match transport {
             Transport::Http => &self.http_connections,
+            Transport::Unix => &self.unix_connections,
+            Transport::Shm => &self.shm_connections,
         }
     }
 

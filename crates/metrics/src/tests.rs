@@ -86,6 +86,9 @@ fn touched() -> Arc<Metrics> {
     for (method, code) in [("GET", 200), ("GET", 200), ("PUT", 201), ("BREW", 418), ("GET", 999)] {
         metrics.http_request(method, code);
     }
+    for (op, status) in [("GET", "ok"), ("PUT", "busy")] {
+        metrics.local_request(Transport::Unix, op, status);
+    }
     for _ in 0..3 {
         metrics.connections(Transport::Http).inc();
     }

@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(short = 'D', long, value_name = "GB")]
     pub disk_size: Option<String>,
 
-    /// Unix socket for the C SDK; not available yet [default: /var/run/elcache/elcache.sock]
+    /// Unix socket for clients of this machine; "": none [default: /var/run/elcache/elcache.sock]
     #[arg(short, long, value_name = "PATH")]
     pub unix: Option<String>,
 
@@ -109,7 +109,7 @@ mod tests {
             format!("logs it [default: {}]", defaults.network.http_port),
             format!("4G [default: {}]", defaults.memory.max_size.bytes() >> 20),
             format!("off [default: {}]", defaults.disk.max_size.bytes() >> 30),
-            format!("SDK; not available yet [default: {}]", defaults.network.unix_socket_path.display()),
+            format!("none [default: {}]", defaults.network.unix_socket_path.0.display()),
         ] {
             assert!(help.contains(&stated), "{stated:?} is not in\n{help}");
         }

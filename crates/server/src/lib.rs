@@ -6,6 +6,7 @@
 //! - [`args`]: the command line, and its help;
 //! - [`config`]: every configuration key, read from file, environment and flags, checked, printed, compared;
 //! - `disk`: which directory and which engine the disk tier has;
+//! - `local`: where the Unix socket is;
 //! - [`logging`]: where events go, in which form, and how the level changes while the process runs;
 //! - [`node`]: a configuration made into a node that serves;
 //! - [`signals`]: stopping and reloading.
@@ -17,6 +18,7 @@
 pub mod args;
 pub mod config;
 mod disk;
+mod local;
 pub mod logging;
 pub mod node;
 pub mod signals;
@@ -82,7 +84,8 @@ async fn run_node(args: &Args, loaded: &Loaded, log: logging::LogHandle) -> Resu
     let reloader = Reloader::new(args.clone(), loaded, log, node.controls());
     let obeying = tokio::spawn(signals.obey(stop, reloader));
     let memory = loaded.config.memory.max_size;
-    tracing::info!(node = node.name(), %address, %memory, version = env!("CARGO_PKG_VERSION"), "listening");
+    let socket = node.socket().map(|path| path.display().to_string());
+    tracing::info!(node = node.name(), %address, socket, %memory, version = env!("CARGO_PKG_VERSION"), "listening");
     let finished = node.run(stopped).await;
     obeying.abort();
     if finished {

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use elcache_disk::Disks;
 use elcache_engine::{Admission, Engine, EngineConfig, Keeper};
 use elcache_http::health::State;
 use elcache_http::{App, HttpConfig, Server};
+use elcache_local::{Bound, Local, LocalConfig};
 use elcache_memory::{MemoryConfig, MemoryTier};
 use elcache_metrics::Metrics;
 use tokio::net::TcpListener;
@@ -24,6 +26,7 @@ use tokio::sync::watch;
 
 use crate::config::{Auto, Config, Size};
 use crate::disk::{self, DiskTier};
+use crate::local;
 
 /// How long requests in flight may take to end once the node is told to stop.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -53,10 +56,12 @@ impl fmt::Display for StartError {
 pub struct Node {
     name: String,
     app: Arc<App>,
+    local: Arc<Local>,
     memory: Arc<MemoryTier>,
     disk: Option<DiskTier>,
     uploads: Keeper,
     listener: TcpListener,
+    socket: Option<Bound>,
 }
 
 /// The threads that a node runs on.
@@ -82,6 +87,7 @@ impl Node {
         http.validate()
             .map_err(|wrong| StartError(format!("the limits of HTTP are out of range: {wrong:?}")))?;
         let listener = listen(config)?;
+        let socket = local::open(&config.network.unix_socket_path).await?;
         let clock = Arc::new(SystemClock);
         let budget = Budget::new(config.memory.max_size.bytes());
         let metrics = Metrics::new();
@@ -115,13 +121,24 @@ impl Node {
             disk.disks.set_above(&above);
         }
         let uploads = engine.keep_uploads();
-        let app = App::new(engine, metrics, http);
-        Ok(Self { name, app, memory, disk, uploads, listener })
+        let program = format!("elcached/{}", env!("CARGO_PKG_VERSION"));
+        let app = App::new(Arc::clone(&engine), Arc::clone(&metrics), http);
+        let sessions = local::session_room(engine.budget(), config.network.shm_size.bytes());
+        let local = Local::new(engine, metrics, local_config(config), Arc::clone(app.seats()), program);
+        if socket.is_some() && config.network.shm_size.bytes() > 0 {
+            local::share(&local, &memory, sessions);
+        }
+        Ok(Self { name, app, local, memory, disk, uploads, listener, socket })
     }
 
     /// The address that it listens on.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Where its Unix socket is, if it has one.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(Bound::path)
     }
 
     /// What this node is called.
@@ -131,7 +148,8 @@ impl Node {
 
     /// What changes of the configuration can be told to while it runs.
     pub fn controls(&self) -> Controls {
-        Controls { app: Arc::clone(&self.app), memory: Arc::clone(&self.memory) }
+        let local = Arc::clone(&self.local);
+        Controls { app: Arc::clone(&self.app), local, memory: Arc::clone(&self.memory) }
     }
 
     /// Serves until `stop` turns true, then ends what is in flight; false when that took too long.
@@ -139,12 +157,15 @@ impl Node {
         let disks = self.disk.as_ref().map(|disk| Arc::clone(&disk.disks));
         let watch = tokio::spawn(watch_health(Arc::clone(&self.app), disks, stop.clone()));
         let app = Arc::clone(&self.app);
+        let locals = serve_locals(self.local, self.socket, stop.clone());
         let stopped = async move {
             // An error means that nobody is left who could ask for a stop.
             let _ = stop.wait_for(|stop| *stop).await;
             app.health().set(State::Draining);
         };
-        let finished = Server::new(self.app).serve(self.listener, stopped, DRAIN_LIMIT).await;
+        let server = Server::new(self.app);
+        let (of_http, of_locals) = tokio::join!(server.serve(self.listener, stopped, DRAIN_LIMIT), locals);
+        let finished = of_http && of_locals;
         watch.abort();
         drop(self.uploads);
         if let Some(disk) = &self.disk
@@ -156,6 +177,15 @@ impl Node {
         }
         finished
     }
+}
+
+/// Serves the Unix socket, if there is one, until `stop` turns true, as [`Node::run`] does.
+async fn serve_locals(local: Arc<Local>, socket: Option<Bound>, mut stop: watch::Receiver<bool>) -> bool {
+    let Some(socket) = socket else { return true };
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    elcache_local::Server::new(local).serve(socket, stopped, DRAIN_LIMIT).await
 }
 
 /// Says what is wrong with the node, until it is told to stop.
@@ -180,6 +210,7 @@ async fn watch_health(app: Arc<App>, disks: Option<Arc<Disks>>, stop: watch::Rec
 /// Applies a changed configuration to a running node.
 pub struct Controls {
     app: Arc<App>,
+    local: Arc<Local>,
     memory: Arc<MemoryTier>,
 }
 
@@ -187,6 +218,7 @@ impl Controls {
     /// Takes over what can change while the node runs.
     pub fn apply(&self, config: &Config) {
         self.app.config().replace(http_config(config));
+        self.local.configure(local_config(config));
         self.memory.reconfigure(memory_config(config));
     }
 }
@@ -226,6 +258,18 @@ fn http_config(config: &Config) -> HttpConfig {
         value_size: limits.value_size.bytes(),
         buffered_per_connection: bytes(limits.buffered_per_connection),
         cors_origins: config.http.cors_origins.clone(),
+    }
+}
+
+fn local_config(config: &Config) -> LocalConfig {
+    let http = http_config(config);
+    LocalConfig {
+        connections: http.connections,
+        header_timeout: http.header_timeout,
+        body_stall_timeout: http.body_stall_timeout,
+        first_byte_timeout: http.first_byte_timeout,
+        value_size: http.value_size,
+        buffered_per_connection: http.buffered_per_connection,
     }
 }
 

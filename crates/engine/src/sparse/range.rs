@@ -140,6 +140,11 @@ impl Range {
         self.buffer.as_mut().map_or(&mut [], |buffer| buffer.space())
     }
 
+    /// How many bytes there is room for before [`Range::ready`] has to be called again; the space may be only a part of it.
+    pub fn room(&self) -> usize {
+        self.buffer.as_ref().map_or(0, |buffer| buffer.capacity() - buffer.filled())
+    }
+
     /// Says that the first `count` bytes of the space have been received.
     pub fn filled(&mut self, count: usize) {
         if let Some(buffer) = &mut self.buffer {

@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use crate::answer::answer;
 use crate::app::App;
 use crate::config::ConfigView;
-use crate::presence::Presence;
 use crate::problem::Problem;
 use crate::response::Headers;
+use elcache_core::activity::Activity;
 
 use self::body::Body;
 use self::head::{Head, Scanner};
@@ -66,17 +66,17 @@ impl From<Broken> for End {
 }
 
 /// Serves a connection until it ends.
-pub(crate) async fn serve<S: Transport>(app: &Arc<App>, stream: S, presence: &Presence) -> Ended<S> {
+pub(crate) async fn serve<S: Transport>(app: &Arc<App>, stream: S, activity: &Activity) -> Ended<S> {
     let config = app.config.view();
     let io = Io::new(stream, config.idle_timeout);
-    let mut connection = Connection { app, presence, config, io, is_first: true };
+    let mut connection = Connection { app, activity, config, io, is_first: true };
     let end = connection.run().await;
     connection.end(end).await
 }
 
 struct Connection<'a, S> {
     app: &'a Arc<App>,
-    presence: &'a Presence,
+    activity: &'a Activity,
     config: ConfigView,
     io: Io<S>,
     is_first: bool,
@@ -134,11 +134,11 @@ impl<S: Transport> Connection<'_, S> {
     async fn wait_for_request(&mut self) -> Result<(), End> {
         self.io.flush().await?;
         self.io.rest();
-        if !self.presence.rest() {
+        if !self.activity.rest() {
             return Err(End::Done);
         }
         let count = self.io.fill(Until::In(self.config.idle_timeout)).await;
-        match (count, self.presence.wake()) {
+        match (count, self.activity.wake()) {
             (Ok(1..), true) => Ok(()),
             _ => Err(End::Done),
         }
@@ -153,7 +153,7 @@ impl<S: Transport> Connection<'_, S> {
             return ControlFlow::Break(End::Gone);
         };
         let rest = body.into_rest();
-        let keep_alive = keep_alive && !response.close && rest.is_small() && !self.presence.is_closing();
+        let keep_alive = keep_alive && !response.close && rest.is_small() && !self.activity.is_closing();
         let persistence = match (keep_alive, is_http10) {
             (false, _) => send::CLOSE,
             (true, true) => send::KEEP_ALIVE,

@@ -45,5 +45,7 @@ pub use sections::{
 };
 pub use size::Size;
 pub use validate::Violation;
-pub use values::{Advertised, Auto, Directory, DiskPaths, HostPort, NotAnAddress, Quota, WriteAcks};
+pub use values::{
+    Advertised, Auto, Directory, DiskPaths, HostPort, NotAnAddress, Quota, SocketPath, WriteAcks,
+};
 pub use words::{Admission, Durability, IoEngine, LogFormat, LogLevel, PartitionMode, Role};

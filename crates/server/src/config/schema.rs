@@ -60,7 +60,6 @@ macro_rules! key {
 }
 
 const CLUSTER: Availability = With("cluster mode");
-const LOCAL: Availability = With("the Unix socket for the C SDK");
 const SECURITY: Availability = With("TLS and access control");
 
 /// In the order of the documentation. What is not available yet says `Restart` until its feature knows better.
@@ -86,8 +85,8 @@ pub(super) static KEYS: &[Key] = &[
     key!(network.https_port, SECURITY, Restart),
     key!(network.admin_address, SECURITY, Restart),
     key!(network.cluster_port, CLUSTER, Restart),
-    key!(network.unix_socket_path, LOCAL, Restart),
-    key!(network.shm_size, LOCAL, Restart),
+    key!(network.unix_socket_path, Now, Restart),
+    key!(network.shm_size, Now, Restart),
     key!(network.max_connections, Now, Live),
     key!(cluster.cluster_name, CLUSTER, Restart),
     key!(cluster.seed_nodes, CLUSTER, Restart),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::size::Size;
-use super::values::{Advertised, Auto, Directory, DiskPaths, HostPort, Quota, WriteAcks};
+use super::values::{Advertised, Auto, Directory, DiskPaths, HostPort, Quota, SocketPath, WriteAcks};
 use super::words::{Admission, Durability, IoEngine, LogFormat, LogLevel, PartitionMode, Role};
 
 /// The largest value there is: "20 TB" everywhere else.
@@ -118,8 +118,8 @@ pub struct Network {
     pub admin_address: Option<SocketAddr>,
     /// 0 picks a free one.
     pub cluster_port: u16,
-    /// Socket of the C SDK.
-    pub unix_socket_path: PathBuf,
+    /// The Unix socket.
+    pub unix_socket_path: SocketPath,
     /// Cap on the request regions of the C SDK, inside the memory budget.
     pub shm_size: Size,
     /// Open connections of all transports together.
@@ -134,7 +134,7 @@ impl Default for Network {
             https_port: None,
             admin_address: None,
             cluster_port: 7890,
-            unix_socket_path: PathBuf::from("/var/run/elcache/elcache.sock"),
+            unix_socket_path: SocketPath(PathBuf::from("/var/run/elcache/elcache.sock")),
             shm_size: Size::mib(256),
             max_connections: 10_000,
         }

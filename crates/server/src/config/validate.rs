@@ -112,7 +112,7 @@ impl Network {
                 found.add(&[one, other], format!("found {port} for {one} and {other}, expected two ports"));
             }
         }
-        let path = self.unix_socket_path.as_os_str();
+        let path = self.unix_socket_path.0.as_os_str();
         if path.len() > SOCKET_PATH_MAX {
             let problem = format!("found a path of {} bytes, expected at most {SOCKET_PATH_MAX}", path.len());
             found.add(&["network.unix_socket_path"], problem);

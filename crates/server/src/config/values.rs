@@ -11,6 +11,34 @@ use super::node::{Fault, Node, Raw};
 use super::setting::{Members, Setting, from_text, instead};
 use super::size::Size;
 
+/// Where a socket is; nowhere when it is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SocketPath(pub PathBuf);
+
+impl SocketPath {
+    /// There is to be no socket.
+    pub fn is_off(&self) -> bool {
+        self.0.as_os_str().is_empty()
+    }
+}
+
+impl Setting for SocketPath {
+    fn expected() -> String {
+        "a path, or \"\" for no socket".to_owned()
+    }
+
+    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
+        match node.text() {
+            Some("") => Ok(Self::default()),
+            _ => PathBuf::read(node).map(Self).map_err(|_| node.wrong(Self::expected())),
+        }
+    }
+
+    fn json(&self) -> Json {
+        self.0.json()
+    }
+}
+
 /// A value that the server works out for itself unless it is given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Auto<T> {

@@ -58,7 +58,7 @@ fn every_flag_sets_its_key() {
     assert_eq!(config.memory.max_size, Size::mib(256));
     assert_eq!(config.disk.path.0, [Directory { path: "/a,b".into(), max_size: None }]);
     assert_eq!(config.disk.max_size, Size::gib(7));
-    assert_eq!(config.network.unix_socket_path, PathBuf::from("/s"));
+    assert_eq!(config.network.unix_socket_path.0, PathBuf::from("/s"));
     assert_eq!(config.cluster.seed_nodes.len(), 2);
     assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LogLevel::Debug));
 }
@@ -126,10 +126,13 @@ fn comments_trailing_commas_and_emptiness_are_fine() {
 fn what_is_not_available_yet_is_said_once_for_each_key() {
     let loaded = Given::file(r#"{"cluster": {"zone": "b"}}"#)
         .with_variable("ELCACHE__CLUSTER__CLUSTER_NAME", "other")
+        .with_variable("ELCACHE__NETWORK__CLUSTER_PORT", "7891")
         .with_flags(&["-d", "/d", "-D", "5", "-u", "/s", "-s", "a:1"])
         .loaded();
     let places: Vec<_> = loaded.notices.iter().filter_map(|notice| notice.split(": ").next()).collect();
-    assert_eq!(places, ["--unix", "ELCACHE__CLUSTER__CLUSTER_NAME", "--seed", "e.json:1:22"]);
+    let expected =
+        ["ELCACHE__NETWORK__CLUSTER_PORT", "ELCACHE__CLUSTER__CLUSTER_NAME", "--seed", "e.json:1:22"];
+    assert_eq!(places, expected);
     assert!(loaded.notices.iter().all(|notice| notice.contains("not available yet")), "{:?}", loaded.notices);
 }
 
@@ -139,6 +142,16 @@ fn defaults_spelt_out_and_a_disk_turned_off_need_no_notice() {
         let notices = Given::flags(&flags).loaded().notices;
         assert!(notices.is_empty(), "{flags:?}: {notices:?}");
     }
+}
+
+#[test]
+fn a_socket_has_a_path_or_there_is_none() {
+    for off in [Given::flags(&["-u", ""]), Given::file(r#"{"network": {"unix_socket_path": ""}}"#)] {
+        assert!(off.config().network.unix_socket_path.is_off());
+    }
+    assert!(!Given::default().config().network.unix_socket_path.is_off());
+    let off = Given::variable("ELCACHE__NETWORK__UNIX_SOCKET_PATH", "").config();
+    assert!(off.network.unix_socket_path.is_off());
 }
 
 #[test]

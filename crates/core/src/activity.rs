@@ -12,32 +12,32 @@ const CLOSED: u8 = 3;
 
 /// One connection's state.
 #[derive(Debug)]
-pub(crate) struct Presence(AtomicU8);
+pub struct Activity(AtomicU8);
 
-impl Default for Presence {
+impl Default for Activity {
     fn default() -> Self {
         Self(AtomicU8::new(BUSY))
     }
 }
 
-impl Presence {
+impl Activity {
     /// The connection waits for a request from now on; false when it is to be closed instead.
-    pub(crate) fn rest(&self) -> bool {
+    pub fn rest(&self) -> bool {
         self.change(BUSY, IDLE)
     }
 
     /// A request has come; false when the connection was closed before.
-    pub(crate) fn wake(&self) -> bool {
+    pub fn wake(&self) -> bool {
         self.change(IDLE, BUSY)
     }
 
     /// Whether the answer under way is the last one.
-    pub(crate) fn is_closing(&self) -> bool {
+    pub fn is_closing(&self) -> bool {
         self.0.load(Ordering::Acquire) == LAST
     }
 
     /// The connection is to be closed: true when it is idle and can be dropped at once.
-    pub(crate) fn close(&self) -> bool {
+    pub fn close(&self) -> bool {
         if self.change(IDLE, CLOSED) {
             return true;
         }
@@ -56,10 +56,10 @@ mod tests {
 
     #[test]
     fn an_idle_connection_closes_at_once_and_a_busy_one_after_its_answer() {
-        let idle = Presence::default();
+        let idle = Activity::default();
         assert!(idle.rest() && idle.close());
         assert!(!idle.wake());
-        let busy = Presence::default();
+        let busy = Activity::default();
         assert!(!busy.close() && busy.is_closing());
         assert!(!busy.rest());
     }
